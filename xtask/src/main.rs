@@ -1,0 +1,2 @@
+//! Placeholder until the crate lands in this session.
+fn main() {}
