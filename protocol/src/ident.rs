@@ -48,6 +48,11 @@ pub struct Arrival {
     pub queue: u16,
 }
 
+impl TransportId {
+    /// No transport: stands on the wire where a session has none. Not a number that a client may give.
+    pub const NONE: Self = Self(u16::MAX);
+}
+
 impl Arrival {
     /// The driver does not know (yet) by which next hop the peer is reached.
     pub const NO_ROUTE: u32 = u32::MAX;

@@ -107,6 +107,7 @@ reasons! {
     604 PeerTerminated "PEER_TERMINATED" [P] "ended by the authenticated peer",
     605 SessionReplaced "SESSION_REPLACED" [D] "same client opened a successor and named this one",
     606 SessionLost "SESSION_LOST" [D] "gateway proved that it has no such session",
+    607 GatewayShutdown "GATEWAY_SHUTDOWN" [D] "the gateway stops in good order",
     701 SessionNotFound "SESSION_NOT_FOUND" [R] "no live record under this locator",
     702 InvalidStateForReattach "INVALID_STATE_FOR_REATTACH" [R] "BIRTH, or frozen for transfer",
     703 AuthFail "AUTH_FAIL" [R] "proof or tag wrong",

@@ -1,0 +1,313 @@
+//! The client as its driver sees it: paths, time and datagrams in; datagrams and events out.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::connect::Connecting;
+use super::event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};
+use super::live::Live;
+use super::path::{Path, PathInfo};
+use crate::entropy::Entropy;
+use crate::handshake::StaticSecret;
+use crate::ident::{Locator, PublicKey, TransportId};
+use crate::machine::{Evidence, State};
+use crate::reason::{Reason, ReasonCounters};
+use crate::time::{Span, Time};
+use crate::wire::RequestedPolicy;
+
+/// Most paths a client handles; enough for eight interfaces towards both address families.
+const MAX_PATHS: usize = 16;
+
+/// What a client must know.
+pub struct ClientConfig {
+    /// The client's long-term secret.
+    pub secret: StaticSecret,
+    /// The gateway's long-term public key.
+    pub gateway: PublicKey,
+    /// Pre-shared key, if one is configured.
+    pub psk: Option<[u8; 32]>,
+    /// Policy values to ask for, narrower than the gateway's (RL-5).
+    pub requested_policy: RequestedPolicy,
+    /// Above every counter that this key ever sent; kept by the driver over restarts (HS-3).
+    pub hello_counter: u64,
+    /// A session of this key that the new one replaces (HS-8).
+    pub replaces: Option<Locator>,
+}
+
+/// Everything that client and phases share.
+pub(super) struct Shared {
+    pub(super) config: ClientConfig,
+    pub(super) entropy: Box<dyn Entropy + Send>,
+    pub(super) paths: Vec<Path>,
+    pub(super) transmits: VecDeque<Transmit>,
+    pub(super) events: VecDeque<ClientEvent>,
+    pub(super) counters: ReasonCounters,
+}
+
+enum Phase {
+    Idle,
+    Connecting(Box<Connecting>),
+    Live(Box<Live>),
+}
+
+/// A client: at most one session, over any number of paths.
+pub struct Client {
+    shared: Shared,
+    phase: Phase,
+}
+
+impl Client {
+    /// A client without paths and without session.
+    pub fn new(config: ClientConfig, entropy: Box<dyn Entropy + Send>) -> Self {
+        let shared = Shared {
+            config,
+            entropy,
+            paths: Vec::new(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: ReasonCounters::default(),
+        };
+        Self { shared, phase: Phase::Idle }
+    }
+
+    /// A path can be used from now on. Of a path that is up already, what was measured is forgotten: it comes with
+    /// another address.
+    pub fn path_up(&mut self, now: Time, id: TransportId, info: PathInfo) {
+        match self.shared.paths.iter_mut().find(|path| path.id == id) {
+            Some(path) => {
+                path.info = info;
+                path.up = true;
+                path.forget(now);
+            }
+            None => {
+                if self.shared.paths.len() >= MAX_PATHS || id == TransportId::NONE {
+                    return;
+                }
+                self.shared.paths.push(Path::new(id, info, now));
+            }
+        }
+        if let Phase::Live(live) = &mut self.phase {
+            live.path_up(&mut self.shared, now);
+        }
+    }
+
+    /// A path is gone: interface, address or socket lost. A local fact, so a session on it reacts in the same step
+    /// (SM-13 c, TB-02).
+    pub fn path_down(&mut self, now: Time, id: TransportId, evidence: Evidence) {
+        let Some(path) = self.shared.paths.iter_mut().find(|path| path.id == id && path.up) else {
+            return;
+        };
+        path.up = false;
+        path.forget(now);
+        match &mut self.phase {
+            Phase::Idle => {}
+            Phase::Connecting(connecting) => connecting.path_down(&mut self.shared, id, now),
+            Phase::Live(live) => live.path_down(&mut self.shared, id, evidence, now),
+        }
+        self.settle();
+    }
+
+    /// Starts a handshake, if there is no session and none is under way.
+    pub fn connect(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Idle) {
+            self.phase = Phase::Connecting(Box::new(Connecting::new(&mut self.shared, now)));
+            self.settle();
+        }
+    }
+
+    /// Moves the session to that path, or to the best other one, as an operator's wish (T05). The session stays where
+    /// it is until the new path is bound.
+    ///
+    /// # Errors
+    /// NO_ACTIVE_BINDING without a session, NO_CANDIDATE_TRANSPORTS if the path is not up, ALREADY_BOUND if it is the
+    /// active one.
+    pub fn move_to(&mut self, now: Time, target: Option<TransportId>) -> Result<(), Reason> {
+        let Phase::Live(live) = &mut self.phase else {
+            return Err(Reason::NoActiveBinding);
+        };
+        live.move_to(&mut self.shared, target, now)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Ends the session and tells the gateway (T19, TM-1).
+    pub fn terminate(&mut self, now: Time, reason: Reason) {
+        match &mut self.phase {
+            Phase::Idle => {}
+            Phase::Connecting(_) => self.phase = Phase::Idle,
+            Phase::Live(live) => live.terminate(&mut self.shared, reason, now),
+        }
+        self.settle();
+    }
+
+    /// One datagram that came in on a path, opened in place. Gives the place of the inner packet, if it holds one.
+    ///
+    /// # Errors
+    /// Why it was dropped; counted.
+    pub fn datagram_in(
+        &mut self,
+        now: Time,
+        path: TransportId,
+        packet: &mut [u8],
+    ) -> Result<Option<Range<usize>>, Reason> {
+        let result = match &mut self.phase {
+            Phase::Idle => Err(Reason::SessionNotFound),
+            Phase::Connecting(connecting) => connecting.datagram_in(&mut self.shared, path, packet, now).map(|live| {
+                if let Some(live) = live {
+                    self.phase = Phase::Live(Box::new(live));
+                }
+                None
+            }),
+            Phase::Live(live) => live.datagram_in(&mut self.shared, path, packet, now),
+        };
+        if let Err(reason) = result {
+            self.shared.counters.count(reason);
+        }
+        self.settle();
+        result
+    }
+
+    /// One inner packet to the gateway, sealed in place: 20 bytes of room for the header, the packet, 16 bytes of room
+    /// for the tag. Gives the path to send it on.
+    ///
+    /// # Errors
+    /// Why it must be dropped; counted.
+    pub fn data_out(&mut self, packet: &mut [u8]) -> Result<TransportId, Reason> {
+        let result = match &mut self.phase {
+            Phase::Live(live) => live.data_out(packet),
+            Phase::Idle | Phase::Connecting(_) => Err(Reason::NoActiveBinding),
+        };
+        if let Err(reason) = result {
+            self.shared.counters.count(reason);
+        }
+        result
+    }
+
+    /// Runs every timer that is due.
+    pub fn timeout(&mut self, now: Time) {
+        match &mut self.phase {
+            Phase::Idle => {}
+            Phase::Connecting(connecting) => connecting.timeout(&mut self.shared, now),
+            Phase::Live(live) => live.timeout(&mut self.shared, now),
+        }
+        self.settle();
+    }
+
+    /// When [`Client::timeout`] must run next.
+    pub fn next_timeout(&self, now: Time) -> Option<Time> {
+        let at = match &self.phase {
+            Phase::Idle => return None,
+            Phase::Connecting(connecting) => connecting.next_timeout(),
+            Phase::Live(live) => live.next_timeout(&self.shared, now),
+        };
+        Some(at)
+    }
+
+    /// A datagram to send, if there is one.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.shared.transmits.pop_front()
+    }
+
+    /// Something that happened, if anything did.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.shared.events.pop_front()
+    }
+
+    /// Whether there is a session.
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Live(_))
+    }
+
+    /// Whether there is neither a session nor a handshake under way.
+    pub const fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+
+    /// Above every hello counter sent so far; to be kept over a restart (HS-3).
+    pub const fn hello_counter(&self) -> u64 {
+        self.shared.config.hello_counter
+    }
+
+    /// Refusals and drops by reason.
+    pub const fn counters(&self) -> &ReasonCounters {
+        &self.shared.counters
+    }
+
+    /// The client as the user sees it.
+    pub fn status(&self, now: Time) -> ClientStatus {
+        let live = match &self.phase {
+            Phase::Live(live) => Some(live),
+            Phase::Idle | Phase::Connecting(_) => None,
+        };
+        let active = live.and_then(|live| live.active_path());
+        let paths = self.shared.paths.iter().map(|path| path_status(path, active)).collect();
+        match live {
+            Some(live) => live.status(active, paths, now),
+            None => ClientStatus {
+                locator: None,
+                state: State::Birth,
+                reason: None,
+                epoch: 0,
+                active: None,
+                paths,
+                sent: (0, 0),
+                received: (0, 0),
+                switches: 0,
+                age: Span::ZERO,
+            },
+        }
+    }
+
+    /// A handshake that failed or a session that ended leaves the client idle.
+    fn settle(&mut self) {
+        let over = match &self.phase {
+            Phase::Idle => false,
+            Phase::Connecting(connecting) => connecting.is_over(),
+            Phase::Live(live) => live.is_over(),
+        };
+        if over {
+            // A successor names the session that it replaces only if the gateway may still hold it (HS-8).
+            if let Phase::Live(live) = &self.phase {
+                self.shared.config.replaces = live.replaceable();
+            }
+            self.phase = Phase::Idle;
+        }
+    }
+}
+
+fn path_status(path: &Path, active: Option<TransportId>) -> PathStatus {
+    let role = if !path.up {
+        PathRole::Down
+    } else if active == Some(path.id) {
+        PathRole::Active
+    } else if path.validated {
+        PathRole::Validated
+    } else if path.last_answer.is_some() {
+        PathRole::Standby
+    } else {
+        PathRole::Unknown
+    };
+    PathStatus {
+        id: path.id,
+        gateway: path.info.gateway,
+        role,
+        rtt: path.rtt.smoothed(),
+        jitter: path.rtt.deviation(),
+        loss_permille: path.loss_permille(),
+        observed: path.observed,
+    }
+}
+
+impl Shared {
+    pub(super) fn path(&self, id: TransportId) -> Option<&Path> {
+        self.paths.iter().find(|path| path.id == id)
+    }
+
+    pub(super) fn path_mut(&mut self, id: TransportId) -> Option<&mut Path> {
+        self.paths.iter_mut().find(|path| path.id == id)
+    }
+
+    pub(super) fn send(&mut self, path: TransportId, packet: &[u8]) {
+        self.transmits.push_back(Transmit { path, packet: packet.to_vec() });
+    }
+}

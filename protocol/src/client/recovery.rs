@@ -1,0 +1,260 @@
+//! Recovery from the client's side: pick a candidate, ask, repeat, give up, take the next (§6.3, RS-1 to RS-7).
+
+use super::candidates::Choice;
+use super::core::Shared;
+use super::event::ClientEvent;
+use super::live::Live;
+use crate::ident::TransportId;
+use crate::machine::{Input, NewBinding, State};
+use crate::reason::Reason;
+use crate::time::{Span, Time};
+use crate::wire::{Cause, ControlPacket, Header, ReattachAck, ReattachReject, ReattachRequest};
+
+/// Copies of one request: the first, then one after 1 and one after 2 RTO (RS-1).
+const COPIES: u32 = 3;
+/// After so many RTO the attempt has failed (RS-1).
+const GIVE_UP_RTO: u64 = 4;
+/// `protocol` field of a request over UDP, the one outer protocol of version 1.
+const PROTOCOL_UDP: u8 = 1;
+
+/// The one request outstanding.
+pub(super) struct Attempt {
+    pub(super) path: TransportId,
+    nonce: u64,
+    packet: ControlPacket,
+    first_sent: Time,
+    rto: Span,
+    copies: u32,
+}
+
+impl Attempt {
+    /// When the next copy is due, or the attempt has failed.
+    fn next(&self) -> Time {
+        let rtos = if self.copies < COPIES { u64::from(self.copies) } else { GIVE_UP_RTO };
+        self.first_sent + self.rto.times(rtos)
+    }
+}
+
+impl Live {
+    /// Moves the recovery on as far as it goes now: starts one (T08, T15), asks the next candidate, or gives up (T14).
+    pub(super) fn drive(&mut self, shared: &mut Shared, now: Time) {
+        match self.record.state() {
+            State::Birth | State::Attached | State::Terminated => {}
+            State::Volatile | State::Degraded => {
+                if self.has_startable(shared, now) {
+                    self.start(shared, now);
+                }
+            }
+            State::Recovering => {
+                if self.attempt.is_none() && self.retry_at.is_none_or(|at| now >= at) {
+                    self.retry_at = None;
+                    self.next_attempt(shared, now);
+                }
+            }
+        }
+    }
+
+    /// When [`Live::drive`] could do more than now.
+    pub(super) fn recovery_timeout(&self, now: Time) -> Time {
+        let cooldown = self.record.cooldown_left(&self.policy, now);
+        match self.record.state() {
+            State::Recovering => {
+                let attempt = self.attempt.as_ref().map(Attempt::next);
+                attempt.or(self.retry_at).unwrap_or(Time::NEVER)
+            }
+            State::Volatile if cooldown > Span::ZERO => now + cooldown,
+            State::Degraded => {
+                let hold = (self.record.entered() + self.policy.switching.switch_cooldown).since(now).max(cooldown);
+                if hold > Span::ZERO { now + hold } else { now + self.policy.transport.probe_interval }
+            }
+            State::Birth | State::Attached | State::Volatile | State::Terminated => Time::NEVER,
+        }
+    }
+
+    fn choice(&self, now: Time) -> Choice<'_> {
+        Choice {
+            record: &self.record,
+            policy: &self.policy,
+            now,
+            current: self.current,
+            unbound: self.health.is_unbound() && self.record.active().is_some(),
+            target: self.target,
+        }
+    }
+
+    /// A candidate for a recovery that is yet to start: what failed in the last one may be tried again (T15).
+    fn has_startable(&self, shared: &Shared, now: Time) -> bool {
+        let mut paths = shared.paths.clone();
+        paths.iter_mut().for_each(|path| path.tried = false);
+        self.choice(now).best(&paths).is_some()
+    }
+
+    fn start(&mut self, shared: &mut Shared, now: Time) {
+        self.apply(shared, &[Input::RecoveryStart { exempt: false }], now);
+        if self.record.state() == State::Recovering {
+            self.next_attempt(shared, now);
+        } else if self.record.state() == State::Volatile && !self.record.switch_rate_free(&self.policy, now) {
+            // T10: a start was due, but the sliding minute is full.
+            self.apply(shared, &[Input::SwitchDeniedRate], now);
+        }
+    }
+
+    fn next_attempt(&mut self, shared: &mut Shared, now: Time) {
+        let candidate = self.choice(now).best(&shared.paths);
+        let exhausted = u32::from(self.record.attempts()) >= u32::from(self.policy.switching.max_recovery_attempts);
+        match candidate {
+            Some(path) if !exhausted => self.ask(shared, path, now),
+            _ => {
+                let reason =
+                    if self.tried_any { Reason::ReattachValidationFailed } else { Reason::NoCandidateTransports };
+                self.apply(shared, &[Input::AttemptsExhausted { reason }], now);
+            }
+        }
+    }
+
+    /// A fresh nonce, and the request from the candidate's own path (RS-1).
+    fn ask(&mut self, shared: &mut Shared, path: TransportId, now: Time) {
+        let request = ReattachRequest {
+            binding_epoch: self.known_epoch,
+            client_time_ms: self.session_ms(now),
+            cause: self.cause(),
+            transport_id: path,
+            protocol: PROTOCOL_UDP,
+        };
+        let packet = self.seal_mutation(&request);
+        let rto = shared.path(path).map_or(Span::from_millis(250), |path| path.rtt.rto());
+        shared.send(path, &packet);
+        self.tried_any = true;
+        self.attempt = Some(Attempt { path, nonce: self.last_nonce(), packet, first_sent: now, rto, copies: 1 });
+    }
+
+    fn cause(&self) -> Cause {
+        if self.record.active().is_none() {
+            return Cause::HardDead;
+        }
+        match self.record.trigger() {
+            Some(Reason::PolicyForcedRecovery) => Cause::Forced,
+            Some(Reason::HeartbeatTimeout | Reason::ConsecutiveDropExceeded) => Cause::Silence,
+            Some(Reason::TransportDead) => Cause::HardDead,
+            _ => Cause::Quality,
+        }
+    }
+
+    /// Sends the copies of the outstanding request and ends it when it has failed.
+    pub(super) fn advance_attempt(&mut self, shared: &mut Shared, now: Time) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| now >= attempt.next()) else {
+            return;
+        };
+        if attempt.copies < COPIES {
+            attempt.copies += 1;
+            let (path, packet) = (attempt.path, attempt.packet.clone());
+            shared.send(path, &packet);
+        } else {
+            self.fail_attempt(shared, now);
+        }
+    }
+
+    /// The outstanding request has failed: its path is not asked again in this recovery.
+    pub(super) fn fail_attempt(&mut self, shared: &mut Shared, now: Time) {
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        self.record.count_attempt();
+        if let Some(path) = shared.path_mut(attempt.path) {
+            path.tried = true;
+            path.validated = false;
+        }
+        self.drive(shared, now);
+    }
+
+    /// REATTACH_ACK: the commit of the mirror (T11, RS-4).
+    pub(super) fn reattach_ack(
+        &mut self,
+        shared: &mut Shared,
+        header: &Header,
+        packet: &mut [u8],
+        now: Time,
+    ) -> Result<(), Reason> {
+        let ack: ReattachAck = self.open_control(header, packet)?;
+        let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.nonce == ack.nonce) else {
+            // No request outstanding with that nonce, or answered before (AR-1, lane R).
+            return Err(Reason::ReplayDetected);
+        };
+        let path = attempt.path;
+        let round_trip = (attempt.copies == 1).then(|| now.since(attempt.first_sent));
+        let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
+        found.observed = Some(ack.observed);
+        if let Some(round_trip) = round_trip {
+            found.answered(round_trip, now);
+        }
+        let tuple = found.tuple();
+        let from = self.active_path();
+        let binding = NewBinding { tuple, transport: path, validated: true };
+        let (left_at, heard_at) = (self.left_attached_at, self.heard_before_leaving);
+        self.known_epoch = self.known_epoch.max(ack.binding_epoch);
+        let input = Input::ReattachValid { binding, granted_epoch: Some(ack.binding_epoch) };
+        self.apply(shared, &[input], now);
+        if self.record.state() == State::Attached {
+            shared.events.push_back(ClientEvent::Switched {
+                from,
+                to: path,
+                epoch: ack.binding_epoch,
+                detail: Reason::from_number(ack.detail),
+                detected_after: left_at.since(heard_at),
+                switched_after: now.since(left_at),
+            });
+        }
+        Ok(())
+    }
+
+    /// REATTACH_REJECT: wait and ask again, take the next candidate, or brake (RF-4, RF-5).
+    pub(super) fn reattach_reject(
+        &mut self,
+        shared: &mut Shared,
+        header: &Header,
+        packet: &mut [u8],
+        now: Time,
+    ) -> Result<(), Reason> {
+        let reject: ReattachReject = self.open_control(header, packet)?;
+        let Some(attempt) = self.attempt.take_if(|attempt| attempt.nonce == reject.nonce) else {
+            return Err(Reason::ReplayDetected);
+        };
+        shared.events.push_back(ClientEvent::Refused { reason: reject.reason, path: attempt.path });
+        self.record.count_attempt();
+        match reject.reason {
+            Reason::StaleStateVersion => {
+                if let Some((epoch, _)) = reject.current {
+                    self.known_epoch = self.known_epoch.max(epoch);
+                }
+                self.retry_at = Some(now);
+            }
+            Reason::FreshnessInvalid
+            | Reason::RateLimited
+            | Reason::CooldownActive
+            | Reason::AtomicityFailed
+            | Reason::StoreUnavailable
+            | Reason::InvalidStateForReattach => {
+                self.retry_at = Some(now + Span::from_millis(u64::from(reject.retry_after_ms).max(1)));
+            }
+            Reason::PolicyDenied | Reason::SwitchRateLimited => {
+                let input = Input::ReattachDeniedAuth { reason: Reason::PolicyDenied, detail: reject.reason };
+                self.apply(shared, &[input], now);
+            }
+            reason => {
+                if let Some(path) = shared.path_mut(attempt.path) {
+                    path.tried = true;
+                }
+                // T13 at the client: final only once no untried candidate is left.
+                if self.choice(now).best(&shared.paths).is_none() {
+                    let primary = match reason {
+                        Reason::InvalidTransportCandidate => reason,
+                        _ => Reason::ReattachValidationFailed,
+                    };
+                    self.apply(shared, &[Input::ReattachDeniedAuth { reason: primary, detail: reason }], now);
+                }
+            }
+        }
+        self.drive(shared, now);
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! The handshake desk: answers HELLO_INIT, admits clients, draws locators and addresses (§6.2).
+//!
+//! Nothing is kept for a client before its gate MAC and, under load, its cookie were verified (INV-37).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hashbrown::HashMap;
+
+use super::{AddressPool, Birth, EventKind, FIRST_CLIENT_INDEX, ResetKey, SessionEvent};
+use crate::entropy::Entropy;
+use crate::handshake::{CookieJar, HelloReply, Opened, Responder, StaticSecret};
+use crate::ident::{Arrival, Locator, PublicKey, SLOT_COUNT, SessionIdentity, Slot};
+use crate::limits::{Bucket, SourceTable};
+use crate::machine::TransitionId;
+use crate::policy::Policy;
+use crate::reason::{Reason, ReasonCounters};
+use crate::time::Time;
+use crate::wire::{PolicySnapshot, ReservedZero};
+
+/// Draws of a locator before the gateway counts as full; with 2^52 random bits one is enough.
+const LOCATOR_DRAWS: usize = 16;
+
+/// A client that may connect.
+#[derive(Clone, Default)]
+pub struct ClientEntry {
+    /// Pre-shared key, if one is configured.
+    pub psk: Option<[u8; 32]>,
+    /// A fixed place in the address pool.
+    pub inner_index: Option<u32>,
+    /// A policy of its own instead of the gateway's.
+    pub policy: Option<Arc<Policy>>,
+}
+
+/// What the desk must know.
+pub struct DeskConfig {
+    /// The gateway's long-term secret.
+    pub secret: StaticSecret,
+    /// Who may connect.
+    pub clients: HashMap<PublicKey, ClientEntry>,
+    /// The policy of sessions whose client has none of its own, and of the gateway's limits.
+    pub policy: Arc<Policy>,
+    /// The inner addresses.
+    pub pool: AddressPool,
+    /// Prefix lengths of the inner addresses, in bits: IPv4, IPv6.
+    pub prefixes: (u8, u8),
+    /// MTU inside the tunnel, in bytes.
+    pub mtu: u16,
+    /// Where the gateway listens, as told to clients.
+    pub endpoints: ArrayVec<SocketAddr, 4>,
+}
+
+/// What became of a HELLO_INIT.
+#[derive(Default)]
+pub struct Outcome {
+    /// To send back to where it came from.
+    pub reply: Option<Vec<u8>>,
+    /// A session for the owner of its slot. It must get there before anything else of the same client.
+    pub birth: Option<Birth>,
+    /// Why there is none.
+    pub refused: Option<Reason>,
+}
+
+/// One session as the desk remembers it, from HELLO_ACK to its end.
+struct Entry {
+    client: PublicKey,
+    inner_index: u32,
+    hello_counter: u64,
+    replaces: Option<Locator>,
+    digest: [u8; 16],
+    /// HELLO_ACK, until the keys are confirmed: a byte-identical HELLO_INIT gets it again (HS-4).
+    ack: Option<Vec<u8>>,
+}
+
+/// What is remembered of a client over its sessions; one for each configured key at most.
+#[derive(Default)]
+struct Known {
+    half_open: u32,
+    open: u32,
+    confirmed_counter: Option<u64>,
+    /// The place that it had last, so that it gets the same addresses again.
+    last_index: Option<u32>,
+}
+
+/// Who holds which place of the address pool.
+struct Places {
+    /// Sessions on each index: two while one replaces the other.
+    holders: Vec<u16>,
+    /// Never given out by chance: the gateway's own, and those fixed for a client.
+    reserved: Vec<bool>,
+    /// Places that may be free; looked at again when taken.
+    free: VecDeque<u32>,
+}
+
+impl Places {
+    fn new(size: u32, fixed: impl Iterator<Item = u32>) -> Self {
+        let mut reserved = vec![false; size as usize];
+        for index in fixed.chain(0..FIRST_CLIENT_INDEX) {
+            if let Some(place) = reserved.get_mut(index as usize) {
+                *place = true;
+            }
+        }
+        let free = (0..size).filter(|index| !reserved[*index as usize]).collect();
+        Self { holders: vec![0; size as usize], reserved, free }
+    }
+
+    fn is_free(&self, index: u32) -> bool {
+        self.holders.get(index as usize) == Some(&0)
+    }
+
+    /// A place that nobody holds; stays in the list until it is taken.
+    fn any_free(&mut self) -> Option<u32> {
+        while let Some(index) = self.free.front().copied() {
+            if self.is_free(index) {
+                return Some(index);
+            }
+            self.free.pop_front();
+        }
+        None
+    }
+
+    fn take(&mut self, index: u32) {
+        self.holders[index as usize] += 1;
+    }
+
+    fn release(&mut self, index: u32) {
+        let holders = &mut self.holders[index as usize];
+        *holders = holders.saturating_sub(1);
+        if *holders == 0 && !self.reserved[index as usize] {
+            self.free.push_back(index);
+        }
+    }
+}
+
+/// The slow path's half of the handshake.
+pub struct HandshakeDesk {
+    config: DeskConfig,
+    responder: Responder,
+    cookies: CookieJar,
+    reset_key: ResetKey,
+    entropy: Box<dyn Entropy + Send>,
+    entries: HashMap<Locator, Entry>,
+    half_open: HashMap<[u8; 16], Locator>,
+    known: HashMap<PublicKey, Known>,
+    places: Places,
+    sources: SourceTable,
+    total: Bucket,
+    counters: ReasonCounters,
+}
+
+impl HandshakeDesk {
+    /// A desk without sessions.
+    pub fn new(config: DeskConfig, mut entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
+        let limits = &config.policy.limits;
+        let fixed = config.clients.values().filter_map(|entry| entry.inner_index);
+        let places = Places::new(config.pool.size(), fixed);
+        Self {
+            responder: Responder::new(config.secret.clone()),
+            cookies: CookieJar::new(limits.cookie_rotate, entropy.as_mut(), now),
+            reset_key: ResetKey::from_secret(config.secret.as_bytes()),
+            entropy,
+            entries: HashMap::new(),
+            half_open: HashMap::new(),
+            known: HashMap::new(),
+            places,
+            sources: SourceTable::new(limits.handshakes_per_source, limits.source_table_entries as usize),
+            total: Bucket::full(limits.handshakes_total, now),
+            counters: ReasonCounters::default(),
+            config,
+        }
+    }
+
+    /// The key of the reset tokens, for the shards.
+    pub fn reset_key(&self) -> ResetKey {
+        self.reset_key.clone()
+    }
+
+    /// Refusals by reason.
+    pub const fn counters(&self) -> &ReasonCounters {
+        &self.counters
+    }
+
+    /// Sessions known to the desk, half-open ones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no session is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether cookies are asked for now (HS-7).
+    pub fn is_under_load(&mut self, now: Time) -> bool {
+        self.half_open.len() * 2 >= self.config.policy.limits.max_half_open as usize
+            || !self.total.has_token(self.config.policy.limits.handshakes_total, now)
+    }
+
+    /// One HELLO_INIT (HS-3).
+    pub fn hello(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Outcome {
+        let outcome = self.admit(now, arrival, packet).unwrap_or_else(|outcome| outcome);
+        if let Some(reason) = outcome.refused {
+            self.counters.count(reason);
+        }
+        outcome
+    }
+
+    /// Follows the life of sessions. Gives the locator of an old session that the new one replaces (HS-8): the driver
+    /// ends it with SESSION_REPLACED.
+    pub fn session_event(&mut self, event: &SessionEvent) -> Option<Locator> {
+        let EventKind::Transition(transition) = &event.kind else {
+            return None;
+        };
+        if transition.id == TransitionId::T01 {
+            let entry = self.entries.get_mut(&event.locator)?;
+            entry.ack = None;
+            self.half_open.remove(&entry.digest);
+            let known = self.known.entry(entry.client).or_default();
+            known.half_open = known.half_open.saturating_sub(1);
+            known.open += 1;
+            known.confirmed_counter = known.confirmed_counter.max(Some(entry.hello_counter));
+            return entry.replaces.take();
+        }
+        if !transition.to.is_live() {
+            self.forget(event.locator);
+        }
+        None
+    }
+
+    fn forget(&mut self, locator: Locator) {
+        let Some(entry) = self.entries.remove(&locator) else {
+            return;
+        };
+        let known = self.known.entry(entry.client).or_default();
+        if entry.ack.is_some() {
+            self.half_open.remove(&entry.digest);
+            known.half_open = known.half_open.saturating_sub(1);
+        } else {
+            known.open = known.open.saturating_sub(1);
+        }
+        self.places.release(entry.inner_index);
+    }
+
+    fn admit(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Result<Outcome, Outcome> {
+        let hello = self.responder.gate(packet).map_err(silent)?;
+        let peer = arrival.tuple.peer;
+        let digest = hello.digest();
+        if let Some(ack) = self.half_open.get(&digest).and_then(|locator| self.entries[locator].ack.clone()) {
+            return Ok(Outcome { reply: Some(ack), ..Outcome::default() });
+        }
+        let limits = self.config.policy.limits;
+        let source = self.sources.take(peer.ip(), now);
+        if self.is_under_load(now) && !self.cookies.check(now, peer, &hello, self.entropy.as_mut()) {
+            let retry = source.is_ok().then(|| self.cookies.retry(now, peer, &hello, self.entropy.as_mut()));
+            let reason = if hello.has_cookie() { Reason::CookieInvalid } else { Reason::CookieRequired };
+            return Err(Outcome { reply: retry, birth: None, refused: Some(reason) });
+        }
+        source.map_err(|_| silent(Reason::RateLimited))?;
+        // A valid cookie proves the address: such a client is served also beyond the total rate.
+        let _ = self.total.take(self.config.policy.limits.handshakes_total, now);
+        if self.half_open.len() >= limits.max_half_open as usize {
+            return Err(silent(Reason::CapacityExceeded));
+        }
+        let clients = &self.config.clients;
+        let psk_required = self.config.policy.security.require_psk;
+        let opened = self
+            .responder
+            .open(&hello, |client| {
+                let entry = clients.get(client).ok_or(Reason::PeerUnknown)?;
+                if psk_required && entry.psk.is_none() {
+                    return Err(Reason::PeerUnknown);
+                }
+                Ok(entry.psk)
+            })
+            .map_err(silent)?;
+        self.accept(arrival, digest, opened)
+    }
+
+    /// From here on the client is who it says: a refusal is told (HS-4).
+    fn accept(&mut self, arrival: &Arrival, digest: [u8; 16], opened: Opened) -> Result<Outcome, Outcome> {
+        let client = opened.client;
+        let (inner_index, replaces, policy) = match self.admission(&opened) {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                let reply = opened.refuse(reason, self.entropy.as_mut()).ok();
+                return Err(Outcome { reply, birth: None, refused: Some(reason) });
+            }
+        };
+        let Some(locator) = self.draw_locator() else {
+            return Err(silent(Reason::CapacityExceeded));
+        };
+        let mut identity = SessionIdentity([0; 16]);
+        self.entropy.fill(&mut identity.0);
+        let (hello_counter, client_time_ms) = (opened.request.hello_counter, opened.request.client_time_ms);
+        let pool = &self.config.pool;
+        let (inner_v4, inner_v6) = (pool.v4(inner_index), pool.v6(inner_index));
+        let snapshot =
+            PolicySnapshot::try_from(policy.encode_snapshot().as_slice()).map_err(|_| silent(Reason::InternalError))?;
+        let reply = HelloReply {
+            locator,
+            identity,
+            binding_epoch: 1,
+            suite: HelloReply::SUITE_CHACHA20_POLY1305,
+            policy_sequence: 1,
+            policy_hash: policy.hash(),
+            policy: snapshot,
+            gateway_time_ms: 0,
+            inner_v4: inner_v4.map(|ip| (ip, self.config.prefixes.0)),
+            inner_v6: inner_v6.map(|ip| (ip, self.config.prefixes.1)),
+            mtu: self.config.mtu,
+            endpoints: self.config.endpoints.clone(),
+            reset_token: self.reset_key.token(locator),
+            next_locator: ReservedZero,
+        };
+        let (ack, root, handshake_hash) =
+            opened.accept(&reply, self.entropy.as_mut()).map_err(|_| silent(Reason::InternalError))?;
+        self.places.take(inner_index);
+        let known = self.known.entry(client).or_default();
+        known.half_open += 1;
+        known.last_index = Some(inner_index);
+        self.half_open.insert(digest, locator);
+        let entry = Entry { client, inner_index, hello_counter, replaces, digest, ack: Some(ack.clone()) };
+        self.entries.insert(locator, entry);
+        let birth = Birth {
+            locator,
+            identity,
+            client,
+            inner_index,
+            inner_v4,
+            inner_v6,
+            root,
+            handshake_hash,
+            policy,
+            arrival: *arrival,
+            client_time_ms,
+        };
+        Ok(Outcome { reply: Some(ack), birth: Some(birth), refused: None })
+    }
+
+    /// Counter, capacity, policy and address of an authenticated client, in the order of HS-3.
+    fn admission(&mut self, opened: &Opened) -> Result<(u32, Option<Locator>, Arc<Policy>), Reason> {
+        let client = opened.client;
+        let known = self.known.get(&client);
+        let (half_open, open) = known.map_or((0, 0), |known| (known.half_open, known.open));
+        let last_counter = known.and_then(|known| known.confirmed_counter);
+        let last_index = known.and_then(|known| known.last_index);
+        if last_counter.is_some_and(|last| opened.request.hello_counter <= last) {
+            return Err(Reason::HelloReplayed);
+        }
+        // HS-8: an old session of the same key makes way; one of another key is left alone.
+        let replaces = opened.request.replaces.filter(|old| match self.entries.get(old) {
+            Some(entry) if entry.client == client => true,
+            Some(_) => {
+                self.counters.count(Reason::SecSessionFixationAttempt);
+                false
+            }
+            None => false,
+        });
+        let limits = &self.config.policy.limits;
+        let freed = u32::from(replaces.is_some());
+        if half_open >= limits.half_open_per_identity
+            || open >= limits.max_sessions_per_identity + freed
+            || self.entries.len() >= limits.max_sessions as usize
+        {
+            return Err(Reason::CapacityExceeded);
+        }
+        let entry = self.config.clients.get(&client).ok_or(Reason::PeerUnknown)?;
+        let base = entry.policy.as_ref().unwrap_or(&self.config.policy);
+        let policy = if opened.request.requested_policy.is_empty() {
+            Arc::clone(base)
+        } else {
+            Arc::new(base.narrow(&opened.request.requested_policy).map_err(|_| Reason::PolicyDenied)?)
+        };
+        let index = self.choose_index(entry.inner_index, replaces, last_index)?;
+        Ok((index, replaces, policy))
+    }
+
+    /// The client's fixed place, the place of the session it replaces, the place it had last, or the next free one.
+    fn choose_index(
+        &mut self,
+        fixed: Option<u32>,
+        replaces: Option<Locator>,
+        last: Option<u32>,
+    ) -> Result<u32, Reason> {
+        if let Some(old) = replaces.and_then(|old| self.entries.get(&old)) {
+            return Ok(old.inner_index);
+        }
+        let index = match fixed {
+            Some(index) => Some(index).filter(|index| self.places.is_free(*index)),
+            None => last.filter(|index| self.places.is_free(*index)).or_else(|| self.places.any_free()),
+        };
+        index.ok_or(Reason::CapacityExceeded)
+    }
+
+    fn draw_locator(&mut self) -> Option<Locator> {
+        (0..LOCATOR_DRAWS).find_map(|_| {
+            let slot = Slot::new((self.entropy.next_u64() % SLOT_COUNT as u64) as u16)?;
+            let locator = Locator::new(slot, self.entropy.next_u64());
+            (!self.entries.contains_key(&locator)).then_some(locator)
+        })
+    }
+}
+
+fn silent(reason: Reason) -> Outcome {
+    Outcome { reply: None, birth: None, refused: Some(reason) }
+}

@@ -1,0 +1,27 @@
+//! The gateway's half of the protocol, without a socket or a thread.
+//!
+//! [`HandshakeDesk`] belongs to the slow path: it answers HELLO_INIT, admits clients, draws locators and addresses,
+//! and hands every accepted session over as a [`Birth`]. [`Shard`] belongs to one worker and is the only writer of its
+//! sessions (AS-4): DATA in and out, heartbeats, reattach, probes, timers.
+//!
+//! A binding is made only when keys are confirmed, or by a REATTACH_REQUEST that passed every check (INV-11). DATA
+//! never makes or moves one (INV-26).
+
+mod birth;
+mod desk;
+mod event;
+mod freshness;
+mod pool;
+mod reattach;
+mod reset;
+mod session;
+mod shard;
+mod standby;
+
+pub use birth::Birth;
+pub use desk::{ClientEntry, DeskConfig, HandshakeDesk, Outcome};
+pub use event::{EventKind, Reply, SessionEvent, SessionView};
+pub use pool::{AddressPool, FIRST_CLIENT_INDEX};
+pub use reset::ResetKey;
+pub use session::Outbound;
+pub use shard::{Inner, SessionKey, Shard, ShardConfig};

@@ -1,0 +1,360 @@
+//! The sessions of one worker: table, timers, dispatch. The only writer of each of them (AS-4, INV-20).
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use slab::Slab;
+
+use super::event::{Reply, SessionEvent, SessionView};
+use super::session::{Outbound, Session};
+use super::{AddressPool, Birth, EventKind, ResetKey};
+use crate::entropy::Entropy;
+
+use crate::ident::{Arrival, Locator};
+use crate::limits::Bucket;
+use crate::machine::{Input, State};
+use crate::policy::Rate;
+use crate::reason::{Reason, ReasonCounters};
+use crate::time::{Span, Time};
+use crate::wire::{self, ControlPacket, Header, MessageType};
+
+/// Replies and events that a batch can make before the driver takes them; more only grows the queue.
+const OUTBOX_CAPACITY: usize = 1_024;
+/// TERMINATE goes out three times (TM-1).
+const FAREWELL_COPIES: u8 = 3;
+/// Time between its copies: the round trip is not measured at this end (HS-6).
+const FAREWELL_RTO: Span = Span::from_millis(250);
+
+/// Names a session inside its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionKey(pub u32);
+
+/// An inner packet that may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// Where it starts in the UDP payload, in bytes.
+    pub start: usize,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Whose it is.
+    pub session: SessionKey,
+}
+
+/// What a shard needs to know of its gateway.
+pub struct ShardConfig {
+    /// The inner addresses.
+    pub pool: AddressPool,
+    /// Key of the stateless reset tokens (KY-4).
+    pub reset_key: ResetKey,
+    /// Most SESSION_RESETs a second (PP78), this shard's share.
+    pub resets: Rate,
+}
+
+/// What the sessions of a shard share while one of them is at work.
+pub(super) struct Context<'a> {
+    pub(super) now: Time,
+    pub(super) entropy: &'a mut (dyn Entropy + Send),
+    pub(super) outbox: &'a mut Outbox,
+    pub(super) pool: &'a AddressPool,
+}
+
+/// What waits for the driver.
+#[derive(Default)]
+pub(super) struct Outbox {
+    pub(super) replies: VecDeque<Reply>,
+    pub(super) events: VecDeque<SessionEvent>,
+}
+
+struct Slot {
+    session: Session,
+    /// The earliest timer that stands in the heap for it.
+    scheduled: Time,
+}
+
+struct Farewell {
+    reply: Reply,
+    at: Time,
+    left: u8,
+}
+
+/// The sessions of one worker.
+pub struct Shard {
+    sessions: Slab<Slot>,
+    by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
+    by_inner: Vec<Option<SessionKey>>,
+    timers: BinaryHeap<Reverse<(Time, Locator)>>,
+    farewells: Vec<Farewell>,
+    outbox: Outbox,
+    entropy: Box<dyn Entropy + Send>,
+    config: ShardConfig,
+    resets: Bucket,
+    counters: ReasonCounters,
+}
+
+impl Shard {
+    /// A shard without sessions.
+    pub fn new(config: ShardConfig, entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
+        Self {
+            sessions: Slab::new(),
+            by_locator: HashMap::default(),
+            by_inner: vec![None; config.pool.size() as usize],
+            timers: BinaryHeap::new(),
+            farewells: Vec::new(),
+            outbox: Outbox {
+                replies: VecDeque::with_capacity(OUTBOX_CAPACITY),
+                events: VecDeque::with_capacity(OUTBOX_CAPACITY),
+            },
+            entropy,
+            resets: Bucket::full(config.resets, now),
+            config,
+            counters: ReasonCounters::default(),
+        }
+    }
+
+    /// Takes over a session in BIRTH. A locator that is already known is a defect of ours: refused, never replaced
+    /// (INV-03).
+    pub fn birth(&mut self, now: Time, birth: Birth) {
+        let locator = birth.locator;
+        if self.by_locator.contains_key(&locator) {
+            self.counters.count(Reason::InvariantViolation);
+            return;
+        }
+        let session = Session::new(birth, now);
+        let key = SessionKey(self.sessions.insert(Slot { session, scheduled: Time::NEVER }) as u32);
+        self.by_locator.insert(locator, key);
+        self.with(now, key, |session, context| session.emit(EventKind::Created, context));
+    }
+
+    /// One DATA packet: a UDP payload, opened in place. Gives the inner packet that may go on (BD-1).
+    ///
+    /// # Errors
+    /// Why it must be dropped; counted.
+    pub fn data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason> {
+        let result = self.try_data_in(now, arrival, packet);
+        if let Err(reason) = result {
+            self.counters.count(reason);
+        }
+        result
+    }
+
+    /// One inner packet to the client with that pool index, sealed in place: 20 bytes of room for the header, the
+    /// packet, 16 bytes of room for the tag.
+    ///
+    /// # Errors
+    /// Why it must be dropped; counted.
+    pub fn data_out(&mut self, inner_index: u32, packet: &mut [u8]) -> Result<Outbound, Reason> {
+        let key = self.by_inner.get(inner_index as usize).copied().flatten();
+        let slot = key.and_then(|key| self.sessions.get_mut(key.0 as usize).map(|slot| (key, slot)));
+        let result = match slot {
+            Some((key, slot)) => slot.session.data_out(packet, key),
+            None => Err(Reason::NoActiveBinding),
+        };
+        if let Err(reason) = result {
+            self.counters.count(reason);
+        }
+        result
+    }
+
+    /// One control message of a session: HEARTBEAT, HELLO_CONFIRM, PATH_PROBE, REATTACH_REQUEST, TERMINATE.
+    ///
+    /// # Errors
+    /// Why it was refused; counted. What is authentic and fresh was answered all the same (RF-2).
+    pub fn control_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason> {
+        let result = self.try_control_in(now, arrival, packet);
+        if let Err(reason) = result {
+            self.counters.count(reason);
+        }
+        result
+    }
+
+    /// Runs every timer that is due.
+    pub fn timeout(&mut self, now: Time) {
+        self.repeat_farewells(now);
+        while let Some(Reverse((at, locator))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(key) = self.by_locator.get(&locator).copied() else {
+                continue;
+            };
+            let slot = &mut self.sessions[key.0 as usize];
+            // An entry that an earlier one has overtaken is of no use any more.
+            if slot.scheduled == at {
+                slot.scheduled = Time::NEVER;
+                self.with(now, key, Session::timeout);
+            }
+        }
+    }
+
+    /// When [`Shard::timeout`] must run next.
+    pub fn next_timeout(&self) -> Option<Time> {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        self.farewells.iter().map(|farewell| farewell.at).chain(timer).min()
+    }
+
+    /// A control packet to send, if there is one.
+    pub fn poll_reply(&mut self) -> Option<Reply> {
+        self.outbox.replies.pop_front()
+    }
+
+    /// Something that happened, if anything did.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.outbox.events.pop_front()
+    }
+
+    /// Ends one session at this end and tells its client why (T19). SESSION_REPLACED ends it as by its peer (T24, HS-8).
+    /// Gives whether there was such a session.
+    pub fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {
+        let Some(key) = self.by_locator.get(&locator).copied() else {
+            return false;
+        };
+        let input = match reason {
+            Reason::SessionReplaced => Input::PeerTerminate { detail: Some(reason) },
+            _ => Input::OperatorTerminate,
+        };
+        if let Some(reply) = self.with(now, key, |session, context| session.terminate(input, reason, context)) {
+            self.outbox.replies.push_back(reply.clone());
+            self.farewells.push(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
+        }
+        true
+    }
+
+    /// Ends every session and tells the clients why.
+    pub fn terminate_all(&mut self, now: Time, reason: Reason) {
+        let locators: Vec<Locator> = self.by_locator.keys().copied().collect();
+        for locator in locators {
+            self.terminate(now, locator, reason);
+        }
+    }
+
+    /// Whether copies of a TERMINATE still wait to be sent.
+    pub fn is_saying_farewell(&self) -> bool {
+        !self.farewells.is_empty()
+    }
+
+    /// The next hop towards a peer changed.
+    pub fn set_route(&mut self, peer: IpAddr, route: u32) {
+        for (_, slot) in &mut self.sessions {
+            slot.session.set_route(peer, route);
+        }
+    }
+
+    /// Every session as the operator sees it.
+    pub fn views(&self, now: Time) -> Vec<SessionView> {
+        self.sessions.iter().map(|(_, slot)| slot.session.view(now)).collect()
+    }
+
+    /// How many sessions there are, BIRTH included.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Refusals and drops by reason.
+    pub const fn counters(&self) -> &ReasonCounters {
+        &self.counters
+    }
+
+    fn try_data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason> {
+        let header = Header::parse(packet).map_err(|error| error.reason())?;
+        if header.kind != MessageType::Data {
+            return Err(Reason::UnknownType);
+        }
+        let key = *self.by_locator.get(&header.locator).ok_or(Reason::SessionNotFound)?;
+        let slot = self.sessions.get_mut(key.0 as usize).ok_or(Reason::SessionNotFound)?;
+        let mut context =
+            Context { now, entropy: self.entropy.as_mut(), outbox: &mut self.outbox, pool: &self.config.pool };
+        slot.session.data_in(&header, arrival, packet, key, &mut context)
+    }
+
+    fn try_control_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason> {
+        // C00
+        let header = Header::parse(packet).map_err(|error| error.reason())?;
+        let is_reattach = header.kind == MessageType::ReattachRequest;
+        // C02
+        let result = match self.by_locator.get(&header.locator).copied() {
+            None => Err(Reason::SessionNotFound),
+            Some(key) => self.with(now, key, |session, context| {
+                if is_reattach {
+                    session.reattach_request(&header, arrival, packet, context)
+                } else {
+                    session.control_in(&header, arrival, packet, context)
+                }
+            }),
+        };
+        if is_reattach && let Err(reason @ (Reason::SessionNotFound | Reason::AuthFail)) = result {
+            self.reset(now, header.locator, arrival, reason);
+        }
+        result
+    }
+
+    /// RF-3: whoever has no session here learns it by a token that only this gateway can make; to anybody else the
+    /// answer looks the same (RF-1). One limiter for both, and always shorter than the request.
+    fn reset(&mut self, now: Time, locator: Locator, arrival: &Arrival, reason: Reason) {
+        if self.resets.take(self.config.resets, now).is_err() {
+            return;
+        }
+        let mut token = [0; 16];
+        match reason {
+            Reason::SessionNotFound => token = self.config.reset_key.token(locator),
+            _ => self.entropy.fill(&mut token),
+        }
+        let mut packet = ControlPacket::new();
+        packet.extend(wire::SessionReset { locator, token }.to_bytes());
+        self.outbox.replies.push_back(Reply { tuple: arrival.tuple, route: arrival.route, packet });
+    }
+
+    /// Lets one session work, then does what follows from it: its place in the inner table, its end, its timer.
+    fn with<R>(&mut self, now: Time, key: SessionKey, work: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> R {
+        let slot = &mut self.sessions[key.0 as usize];
+        let before = slot.session.record.state();
+        let mut context =
+            Context { now, entropy: self.entropy.as_mut(), outbox: &mut self.outbox, pool: &self.config.pool };
+        let result = work(&mut slot.session, &mut context);
+        let after = slot.session.record.state();
+        let inner = slot.session.inner_index as usize;
+        if before == State::Birth
+            && after == State::Attached
+            && let Some(entry) = self.by_inner.get_mut(inner)
+        {
+            *entry = Some(key);
+        }
+        if after == State::Terminated {
+            self.remove(key);
+            return result;
+        }
+        let next = slot.session.next_timeout(now);
+        if next < slot.scheduled {
+            slot.scheduled = next;
+            self.timers.push(Reverse((next, slot.session.locator)));
+        }
+        result
+    }
+
+    /// Takes a terminated session out; its keys go with it (INV-10, KY-9).
+    fn remove(&mut self, key: SessionKey) {
+        let session = self.sessions.remove(key.0 as usize).session;
+        self.by_locator.remove(&session.locator);
+        if let Some(entry) = self.by_inner.get_mut(session.inner_index as usize)
+            && *entry == Some(key)
+        {
+            *entry = None;
+        }
+    }
+
+    fn repeat_farewells(&mut self, now: Time) {
+        for farewell in self.farewells.iter_mut().filter(|farewell| farewell.at <= now) {
+            self.outbox.replies.push_back(farewell.reply.clone());
+            farewell.at = now + FAREWELL_RTO;
+            farewell.left -= 1;
+        }
+        self.farewells.retain(|farewell| farewell.left > 0);
+    }
+}
