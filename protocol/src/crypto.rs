@@ -185,3 +185,74 @@ impl fmt::Debug for StaticSecret {
 pub fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    /// Turns hexadecimal digits into bytes.
+    fn hex(digits: &str) -> [u8; KEY_LEN] {
+        core::array::from_fn(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).expect("hexadecimal digits"))
+    }
+
+    proptest! {
+        #[test]
+        fn the_two_ciphers_are_one(
+            key: [u8; KEY_LEN],
+            nonce: [u8; NONCE_LEN],
+            associated in prop::collection::vec(any::<u8>(), 0..64),
+            plaintext in prop::collection::vec(any::<u8>(), 0..2000),
+            flip: prop::sample::Index,
+        ) {
+            let (fast, oracle) = (AwsLcChaCha::new(&key), RustCryptoChaCha::new(&key));
+            let (mut a, mut b) = (plaintext.clone(), plaintext.clone());
+            let tag = fast.seal_in_place(&nonce, &associated, &mut a);
+            a.extend(tag);
+            let tag = oracle.seal_in_place(&nonce, &associated, &mut b);
+            b.extend(tag);
+            prop_assert_eq!(&a, &b);
+            let at = flip.index(a.len());
+            let mut broken = a.clone();
+            broken[at] ^= 0x10;
+            prop_assert_eq!(fast.open_in_place(&nonce, &associated, &mut broken.clone()), Err(AuthError));
+            prop_assert_eq!(oracle.open_in_place(&nonce, &associated, &mut broken), Err(AuthError));
+            prop_assert_eq!(fast.open_in_place(&nonce, &associated, &mut b), Ok(plaintext.len()));
+            prop_assert_eq!(oracle.open_in_place(&nonce, &associated, &mut a), Ok(plaintext.len()));
+            prop_assert_eq!(&a[..plaintext.len()], &plaintext[..]);
+            prop_assert_eq!(&b[..plaintext.len()], &plaintext[..]);
+        }
+
+        #[test]
+        fn what_is_too_short_for_a_tag_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..TAG_LEN)) {
+            let (mut a, mut b) = (bytes.clone(), bytes);
+            prop_assert_eq!(AwsLcChaCha::new(&[1; 32]).open_in_place(&[0; 12], b"", &mut a), Err(AuthError));
+            prop_assert_eq!(RustCryptoChaCha::new(&[1; 32]).open_in_place(&[0; 12], b"", &mut b), Err(AuthError));
+        }
+    }
+
+    #[test]
+    fn x25519_as_rfc_7748_section_6_1_has_it() {
+        let alice = StaticSecret::new(hex("77076d0a7318a57d3c16c17251b26645df4c3d5dc6ce2bf4e5e62f9b6c4bd5f2"));
+        let bob = StaticSecret::new(hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"));
+        let shared = alice.agree(&bob.public().0).expect("a usable key");
+        assert_eq!(bob.public().0, hex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
+        assert_eq!(bob.agree(&alice.public().0).expect("a usable key").0, shared.0);
+    }
+
+    #[test]
+    fn a_point_of_low_order_is_refused() {
+        let secret = StaticSecret::generate(&mut SeededEntropy::new(1));
+        assert!(secret.agree(&[0; KEY_LEN]).is_err());
+        let mut one = [0; KEY_LEN];
+        one[0] = 1;
+        assert!(secret.agree(&one).is_err());
+    }
+
+    #[test]
+    fn a_secret_never_shows_in_debug_output() {
+        assert_eq!(format!("{:?}", StaticSecret::new([0x61; KEY_LEN])), "StaticSecret(..)");
+    }
+}

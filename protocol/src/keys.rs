@@ -121,3 +121,87 @@ fn derive(context: &str, parts: &[&[u8]]) -> [u8; KEY_LEN] {
     hasher.zeroize();
     key
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{NONCE_LEN, RustCryptoChaCha};
+    use crate::entropy::SeededEntropy;
+    use crate::reason::Reason;
+
+    const IDENTITY: SessionIdentity = SessionIdentity([3; 16]);
+
+    /// Shows which key a cipher has, by what it makes of nothing.
+    fn mark<A: Aead>(cipher: &A) -> [u8; 16] {
+        cipher.seal_in_place(&[0; NONCE_LEN], b"", &mut [])
+    }
+
+    fn root(byte: u8) -> Root {
+        Root::from_handshake((&[byte; 32], &[2; 32]), &[4; 32], &IDENTITY)
+    }
+
+    fn marks(root: &Root, key_epoch: u32, identity: &SessionIdentity, side: Side) -> [[u8; 16]; 5] {
+        let keys = EpochKeys::<RustCryptoChaCha>::derive(root, key_epoch, identity, side);
+        [&keys.data_seal, &keys.data_open, &keys.control_seal, &keys.control_open, &keys.proof].map(mark)
+    }
+
+    #[test]
+    fn what_one_end_seals_with_the_other_opens_with() {
+        let [seal, open, control_seal, control_open, proof] = marks(&root(1), 5, &IDENTITY, Side::Client);
+        assert_eq!(marks(&root(1), 5, &IDENTITY, Side::Gateway), [open, seal, control_open, control_seal, proof]);
+    }
+
+    #[test]
+    fn ky_2_no_two_keys_are_equal() {
+        let other = SessionIdentity([9; 16]);
+        let mut all: Vec<_> = [
+            marks(&root(1), 5, &IDENTITY, Side::Client),
+            marks(&root(1), 6, &IDENTITY, Side::Client),
+            marks(&root(2), 5, &IDENTITY, Side::Client),
+            marks(&root(1), 5, &other, Side::Client),
+        ]
+        .concat();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn ky_1_and_ky_2_as_the_specification_says_it() {
+        let material = [[1; 32], [2; 32], [4; 32]].concat();
+        let root_bytes = blake3::derive_key("jumpgate v1 session root", &[&material[..], &IDENTITY.0].concat());
+        let material = [&root_bytes[..], &5_u32.to_be_bytes(), &IDENTITY.0].concat();
+        let expected = [
+            "jumpgate v1 traffic c2g",
+            "jumpgate v1 traffic g2c",
+            "jumpgate v1 control c2g",
+            "jumpgate v1 control g2c",
+            "jumpgate v1 reattach proof",
+        ]
+        .map(|context| mark(&RustCryptoChaCha::new(&blake3::derive_key(context, &material))));
+        assert_eq!(marks(&root(1), 5, &IDENTITY, Side::Client), expected);
+    }
+
+    #[test]
+    fn ky_3_the_next_root_depends_on_all_that_made_it() {
+        let mut entropy = SeededEntropy::new(1);
+        let (client, gateway) = (EphemeralSecret::generate(&mut entropy), EphemeralSecret::generate(&mut entropy));
+        let init = RekeyInit { next_epoch: 1, ephemeral: client.public(), trigger: Reason::RekeyVolume };
+        let ack = RekeyAck { echo: 1, next_epoch: 1, ephemeral: gateway.public(), status: None };
+        let at_client = client.agree(&ack.ephemeral).expect("a usable key");
+        let at_gateway = gateway.agree(&init.ephemeral).expect("a usable key");
+        let next = root(1).next(&at_client, &init, &ack);
+        assert_eq!(next.0, root(1).next(&at_gateway, &init, &ack).0);
+        let other_init = RekeyInit { trigger: Reason::RekeyTimeElapsed, ..init.clone() };
+        let other_ack = RekeyAck { echo: 2, ..ack.clone() };
+        let others = [
+            root(1),
+            root(2).next(&at_client, &init, &ack),
+            root(1).next(&SharedSecret([0; 32]), &init, &ack),
+            root(1).next(&at_client, &other_init, &ack),
+            root(1).next(&at_client, &init, &other_ack),
+        ];
+        assert!(others.iter().all(|other| other.0 != next.0));
+    }
+}

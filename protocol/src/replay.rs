@@ -92,3 +92,101 @@ impl ReplayWindow {
         self.words.len() as u64 * WORD_BITS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The rule of AR-3 in the plainest words.
+    struct Model {
+        bits: u64,
+        seen: BTreeSet<u64>,
+    }
+
+    impl Model {
+        fn check(&self, counter: u64) -> Result<(), Reason> {
+            let highest = self.seen.last().copied().unwrap_or(0);
+            if counter == 0 || highest.saturating_sub(counter) >= self.bits {
+                Err(Reason::DataTooOld)
+            } else if self.seen.contains(&counter) {
+                Err(Reason::DataReplay)
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    /// Steps around the highest counter: in order, just around it, around the edge of the window, far beyond.
+    fn steps() -> impl Strategy<Value = Vec<i64>> {
+        let step = prop_oneof![
+            4 => Just(1),
+            2 => 2_i64..4,
+            4 => -70_i64..70,
+            2 => -300_i64..300,
+            1 => 126_i64..131,
+            1 => 250_i64..260,
+            1 => -100_000_i64..100_000,
+        ];
+        prop::collection::vec(step, 1..400)
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_is_the_model(steps in steps(), bits in prop_oneof![Just(64_usize), Just(128), Just(256)], start in 1..u64::MAX / 2) {
+            let mut window = ReplayWindow::new(bits);
+            let mut model = Model { bits: bits as u64, seen: BTreeSet::new() };
+            for counter in [start, start].into_iter().chain(steps.iter().scan(start, |highest, step| {
+                let counter = highest.saturating_add_signed(*step);
+                *highest = (*highest).max(counter);
+                Some(counter)
+            })) {
+                prop_assert_eq!(window.check(counter), model.check(counter), "counter {}", counter);
+                if window.check(counter).is_ok() {
+                    window.mark(counter);
+                    model.seen.insert(counter);
+                }
+                // What was jumped over must be free, whatever stood in its place before.
+                for near in window.highest().saturating_sub(70)..=window.highest() + 1 {
+                    prop_assert_eq!(window.check(near), model.check(near), "near {}", near);
+                }
+            }
+            prop_assert_eq!(window.highest(), model.seen.last().copied().unwrap_or(0));
+            prop_assert_eq!(window.received(), model.seen.len() as u64);
+        }
+    }
+
+    #[test]
+    fn looking_marks_nothing() {
+        let window = ReplayWindow::new(64);
+        assert_eq!(window.check(5), Ok(()));
+        assert_eq!(window.check(5), Ok(()));
+        assert_eq!(window.highest(), 0);
+    }
+
+    #[test]
+    fn the_last_counter_of_the_window_is_in_and_the_one_below_it_is_out() {
+        let mut window = ReplayWindow::new(8192);
+        window.mark(10_000);
+        assert_eq!(window.check(10_000 - 8191), Ok(()));
+        assert_eq!(window.check(10_000 - 8192), Err(Reason::DataTooOld));
+    }
+
+    #[test]
+    fn a_single_counter_jumped_over_is_free_although_its_place_was_taken() {
+        let mut window = ReplayWindow::new(256);
+        for counter in [1, 256, 258] {
+            window.mark(counter);
+        }
+        assert_eq!(window.check(257), Ok(()));
+        assert_eq!(window.check(256), Err(Reason::DataReplay));
+    }
+
+    #[test]
+    fn zero_was_never_valid() {
+        assert_eq!(ReplayWindow::new(64).check(0), Err(Reason::DataTooOld));
+    }
+}

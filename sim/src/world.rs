@@ -8,24 +8,25 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use jumpgate_protocol::entropy::SeededEntropy;
-use jumpgate_protocol::gateway::{
-    AddressPool, ClientEntry, DeskConfig, EventKind, HandshakeDesk, SessionEvent, Shard, ShardConfig,
-};
+use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
 use jumpgate_protocol::handshake::StaticSecret;
-use jumpgate_protocol::ident::{Arrival, Locator, TransportId, Tuple};
+use jumpgate_protocol::ident::{Locator, TransportId};
 use jumpgate_protocol::machine::Evidence;
 use jumpgate_protocol::policy::{Policy, Rate};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
-use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, Header, MessageType, RequestedPolicy, TAG_LEN};
+use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, RequestedPolicy, TAG_LEN};
 
 use crate::check::Checker;
 use crate::net::{Dice, Impairment, Link};
+use crate::oracle::{AmplificationOracle, NonceOracle, ReplayOracle};
 
 /// The gateway's address in the virtual network.
 pub const GATEWAY: &str = "192.0.2.1:51900";
 /// Inner addresses of the virtual gateway.
 const POOL_SIZE: u32 = 131_072;
+/// The first of them.
+const POOL_BASE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 
 /// What a run is made of.
 pub struct WorldConfig {
@@ -47,20 +48,25 @@ pub struct SimClient {
     pub events: Vec<(Time, ClientEvent)>,
     /// Inner payloads that came to it.
     pub delivered: Vec<Vec<u8>>,
-    inner: Option<Ipv4Addr>,
-    timer: Time,
+    pub(crate) inner: Option<Ipv4Addr>,
+    pub(crate) timer: Time,
+    /// Suspended: it hears nothing and its timers do not run.
+    pub(crate) asleep: bool,
+    /// What its clock shows beyond the world's, in microseconds.
+    pub(crate) clock_ahead: u64,
+    pub(crate) accepted: ReplayOracle,
 }
 
-enum Happening {
+pub(crate) enum Happening {
     ToGateway { from: SocketAddr, packet: Vec<u8> },
     ToClient { client: usize, path: u16, packet: Vec<u8> },
     ClientTimer { client: usize },
 }
 
-struct Queued {
-    at: Time,
-    order: u64,
-    what: Happening,
+pub(crate) struct Queued {
+    pub(crate) at: Time,
+    pub(crate) order: u64,
+    pub(crate) what: Happening,
 }
 
 impl PartialEq for Queued {
@@ -82,18 +88,26 @@ impl Ord for Queued {
 
 /// The whole virtual world.
 pub struct World {
-    now: Time,
-    dice: Dice,
-    desk: HandshakeDesk,
-    shards: Vec<Shard>,
-    clients: Vec<SimClient>,
-    by_external: BTreeMap<SocketAddr, (usize, u16)>,
-    queue: BinaryHeap<Reverse<Queued>>,
-    order: u64,
+    pub(crate) now: Time,
+    pub(crate) dice: Dice,
+    pub(crate) desk: HandshakeDesk,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) clients: Vec<SimClient>,
+    pub(crate) by_external: BTreeMap<SocketAddr, (usize, u16)>,
+    pub(crate) queue: BinaryHeap<Reverse<Queued>>,
+    pub(crate) order: u64,
+    pub(crate) checker: Checker,
+    pub(crate) nonces: NonceOracle,
+    pub(crate) replays: ReplayOracle,
+    pub(crate) amplification: AmplificationOracle,
+    /// Where the packet that the gateway works on came from, and its length.
+    pub(crate) arriving: (SocketAddr, usize),
+    pub(crate) timer_calls: u64,
     next_host: u32,
-    gateway_secret: StaticSecret,
+    keys: Keys,
     seed: u64,
-    checker: Checker,
+    /// How often the gateway was started.
+    boots: u64,
     /// Inner payloads that came out at the gateway, with the client's inner address.
     pub received: Vec<(Ipv4Addr, Vec<u8>)>,
     /// Datagrams that clients sent, for replay; kept only if asked for.
@@ -103,28 +117,9 @@ pub struct World {
 impl World {
     /// A world with a gateway that admits `clients` clients, each with as many paths as `paths` says.
     pub fn new(config: &WorldConfig, clients: usize, paths: u16) -> Self {
-        let mut entropy = SeededEntropy::new(config.seed);
-        let gateway_secret = StaticSecret::generate(&mut entropy);
-        let secrets: Vec<_> = (0..clients).map(|_| StaticSecret::generate(&mut entropy)).collect();
         let now = Time::from_millis(1_000);
-        let pool = AddressPool::new(Some(Ipv4Addr::new(10, 0, 0, 0)), None, POOL_SIZE);
-        let policy = Arc::new(config.policy.clone());
-        let desk_config = DeskConfig {
-            secret: gateway_secret.clone(),
-            clients: secrets.iter().map(|secret| (secret.public(), ClientEntry::default())).collect(),
-            policy,
-            pool,
-            prefixes: (15, 112),
-            mtu: 1_416,
-            endpoints: ArrayVec::new(),
-        };
-        let desk = HandshakeDesk::new(desk_config, Box::new(SeededEntropy::new(config.seed ^ 1)), now);
-        let shards = (0..config.workers as u64)
-            .map(|worker| {
-                let shard = ShardConfig { pool, reset_key: desk.reset_key(), resets: Rate::even(1_000) };
-                Shard::new(shard, Box::new(SeededEntropy::new(config.seed ^ (worker << 32) ^ 2)), now)
-            })
-            .collect();
+        let keys = Keys::draw(config.seed, clients);
+        let (desk, shards) = boot(config, &keys, 0, now, |_| ClientEntry::default());
         let mut world = Self {
             now,
             dice: Dice::new(config.seed),
@@ -134,15 +129,21 @@ impl World {
             by_external: BTreeMap::new(),
             queue: BinaryHeap::new(),
             order: 0,
+            checker: Checker::new(&config.policy),
+            nonces: NonceOracle::default(),
+            replays: ReplayOracle::default(),
+            amplification: AmplificationOracle::default(),
+            arriving: (gateway_address(), 0),
+            timer_calls: 0,
             next_host: u32::from(Ipv4Addr::new(100, 64, 0, 0)),
-            gateway_secret,
+            keys,
             seed: config.seed,
-            checker: Checker::default(),
+            boots: 0,
             received: Vec::new(),
             capture: None,
         };
-        for secret in secrets {
-            world.add_client(secret, paths);
+        for index in 0..clients {
+            world.add_client(index, paths);
         }
         world
     }
@@ -179,7 +180,7 @@ impl World {
 
     /// Starts the handshake of a client.
     pub fn connect(&mut self, client: usize) {
-        let now = self.now;
+        let now = self.local(client);
         self.clients[client].client.connect(now);
         self.flush_client(client);
     }
@@ -213,6 +214,7 @@ impl World {
                     self.happen(queued.what);
                 }
             } else {
+                self.timer_calls += 1;
                 for index in 0..self.shards.len() {
                     self.shards[index].timeout(self.now);
                     self.flush_shard(index);
@@ -227,6 +229,9 @@ impl World {
     /// Why the client could not send it.
     pub fn send_up(&mut self, client: usize, payload: &[u8]) -> Result<(), Reason> {
         let source = self.clients[client].inner.ok_or(Reason::NoActiveBinding)?;
+        if self.clients[client].asleep {
+            return Err(Reason::NoActiveBinding);
+        }
         let mut packet = inner_packet(source, Ipv4Addr::new(10, 0, 0, 1), payload);
         let path = self.clients[client].client.data_out(&mut packet)?;
         self.transmit(client, path.0, packet);
@@ -239,7 +244,7 @@ impl World {
     /// Why the gateway could not send it.
     pub fn send_down(&mut self, client: usize, payload: &[u8]) -> Result<(), Reason> {
         let destination = self.clients[client].inner.ok_or(Reason::NoActiveBinding)?;
-        let index = u32::from(destination) - u32::from(Ipv4Addr::new(10, 0, 0, 0));
+        let index = u32::from(destination) - u32::from(POOL_BASE);
         let mut packet = inner_packet(Ipv4Addr::new(10, 0, 0, 1), destination, payload);
         let mut refused = Reason::NoActiveBinding;
         for shard in &mut self.shards {
@@ -278,14 +283,14 @@ impl World {
 
     /// The interface of a path goes down.
     pub fn link_down(&mut self, client: usize, path: u16) {
-        let now = self.now;
+        let now = self.local(client);
         self.clients[client].client.path_down(now, TransportId(path), Evidence::LinkDown);
         self.flush_client(client);
     }
 
     /// The interface of a path comes up.
     pub fn link_up(&mut self, client: usize, path: u16) {
-        let now = self.now;
+        let now = self.local(client);
         self.clients[client].client.path_up(now, TransportId(path), path_info(path));
         self.flush_client(client);
     }
@@ -295,7 +300,7 @@ impl World {
     /// # Errors
     /// As [`Client::move_to`].
     pub fn move_to(&mut self, client: usize, path: u16) -> Result<(), Reason> {
-        let now = self.now;
+        let now = self.local(client);
         let result = self.clients[client].client.move_to(now, Some(TransportId(path)));
         self.flush_client(client);
         result
@@ -310,20 +315,68 @@ impl World {
 
     /// The gateway crashes and starts anew: no session survives it, nobody is told.
     pub fn restart_gateway(&mut self, policy: &Policy) {
-        let clients = std::mem::take(&mut self.clients);
+        self.boot_with(policy, |_| ClientEntry::default());
+    }
+
+    /// The gateway starts anew, with that entry for each client.
+    pub fn boot_with(&mut self, policy: &Policy, entry: impl Fn(usize) -> ClientEntry) {
+        self.boots += 1;
         let config = WorldConfig { seed: self.seed, workers: self.shards.len(), policy: policy.clone() };
-        let mut fresh = Self::new(&config, clients.len(), 0);
-        std::mem::swap(&mut self.desk, &mut fresh.desk);
-        std::mem::swap(&mut self.shards, &mut fresh.shards);
-        self.clients = clients;
+        (self.desk, self.shards) = boot(&config, &self.keys, self.boots, self.now, entry);
+        self.amplification = AmplificationOracle::default();
         self.checker.forget_gateway();
     }
 
-    fn add_client(&mut self, secret: StaticSecret, paths: u16) {
-        let index = self.clients.len();
+    /// A client is suspended: it hears nothing, does nothing, and its clock goes on (AS-1).
+    pub fn sleep(&mut self, client: usize) {
+        self.clients[client].asleep = true;
+    }
+
+    /// A suspended client goes on.
+    pub fn wake(&mut self, client: usize) {
+        if !std::mem::take(&mut self.clients[client].asleep) {
+            return;
+        }
+        let now = self.local(client);
+        let entry = &mut self.clients[client];
+        entry.timer = Time::NEVER;
+        entry.client.timeout(now);
+        self.flush_client(client);
+    }
+
+    /// The clock of a client jumps ahead, against AS-1.
+    pub fn step_clock(&mut self, client: usize, by: Span) {
+        let entry = &mut self.clients[client];
+        entry.clock_ahead += by.as_micros();
+        entry.timer = Time::NEVER;
+        self.flush_client(client);
+    }
+
+    /// Looks at every session: none was lost in silence, none changed in silence (INV-28).
+    pub fn audit(&mut self) {
+        let views: Vec<_> = self.shards.iter().flat_map(|shard| shard.views(self.now)).collect();
+        self.checker.audit(&views, self.desk.len());
+    }
+
+    /// Packets sealed so far, each under a nonce of its own.
+    pub fn sealed(&self) -> usize {
+        self.nonces.len()
+    }
+
+    /// How often a timer ran, of clients and workers.
+    pub const fn timer_calls(&self) -> u64 {
+        self.timer_calls
+    }
+
+    /// What a client's clock shows.
+    pub(crate) fn local(&self, client: usize) -> Time {
+        self.now + Span::from_micros(self.clients[client].clock_ahead)
+    }
+
+    fn add_client(&mut self, index: usize, paths: u16) {
         let config = ClientConfig {
-            secret,
-            gateway: self.gateway_secret.public(),
+            secret: self.keys.clients[index].clone(),
+            gateway: self.keys.gateway.public(),
             psk: None,
             requested_policy: RequestedPolicy::new(),
             hello_counter: 0,
@@ -345,6 +398,9 @@ impl World {
             delivered: Vec::new(),
             inner: None,
             timer: Time::NEVER,
+            asleep: false,
+            clock_ahead: 0,
+            accepted: ReplayOracle::default(),
         });
     }
 
@@ -354,141 +410,62 @@ impl World {
         SocketAddr::new(IpAddr::V4(Ipv4Addr::from(self.next_host)), 1_024)
     }
 
-    fn worker_of(&self, locator: Locator) -> usize {
+    pub(crate) fn worker_of(&self, locator: Locator) -> usize {
         usize::from(locator.slot().number()) % self.shards.len()
     }
 
-    fn queue_at(&mut self, at: Time, what: Happening) {
-        self.order += 1;
-        self.queue.push(Reverse(Queued { at, order: self.order, what }));
-    }
+}
 
-    fn happen(&mut self, what: Happening) {
-        match what {
-            Happening::ToGateway { from, packet } => self.gateway_receives(from, packet),
-            Happening::ToClient { client, path, packet } => self.client_receives(client, path, packet),
-            Happening::ClientTimer { client } => {
-                let entry = &mut self.clients[client];
-                if entry.timer <= self.now {
-                    entry.timer = Time::NEVER;
-                    entry.client.timeout(self.now);
-                    self.flush_client(client);
-                }
-            }
-        }
-    }
+/// The long-term keys of everybody.
+struct Keys {
+    gateway: StaticSecret,
+    clients: Vec<StaticSecret>,
+}
 
-    fn gateway_receives(&mut self, from: SocketAddr, mut packet: Vec<u8>) {
-        let local = GATEWAY.parse().unwrap_or(from);
-        let arrival = Arrival { tuple: Tuple { local, peer: from }, route: 0, queue: 0 };
-        if packet.first() == Some(&(MessageType::HelloInit as u8)) {
-            let outcome = self.desk.hello(self.now, &arrival, &packet);
-            if let Some(birth) = outcome.birth {
-                let worker = self.worker_of(birth.locator);
-                self.shards[worker].birth(self.now, birth);
-                self.flush_shard(worker);
-            }
-            if let Some(reply) = outcome.reply {
-                self.checker.answered(packet.len(), reply.len());
-                self.deliver_to_peer(from, &reply);
-            }
-            return;
-        }
-        let Ok(header) = Header::parse(&packet) else {
-            return;
-        };
-        let worker = self.worker_of(header.locator);
-        if header.kind == MessageType::Data {
-            if let Ok(inner) = self.shards[worker].data_in(self.now, &arrival, &mut packet) {
-                let inner = &packet[inner.start..inner.start + inner.len];
-                if let Some((source, payload)) = split_inner(inner) {
-                    self.received.push((source, payload.to_vec()));
-                }
-            }
-        } else {
-            let _counted = self.shards[worker].control_in(self.now, &arrival, &mut packet);
-        }
-        self.flush_shard(worker);
-    }
-
-    fn client_receives(&mut self, client: usize, path: u16, mut packet: Vec<u8>) {
-        let entry = &mut self.clients[client];
-        if let Ok(Some(range)) = entry.client.datagram_in(self.now, TransportId(path), &mut packet)
-            && let Some((_, payload)) = split_inner(&packet[range])
-        {
-            entry.delivered.push(payload.to_vec());
-        }
-        self.flush_client(client);
-    }
-
-    fn flush_shard(&mut self, worker: usize) {
-        while let Some(reply) = self.shards[worker].poll_reply() {
-            self.deliver_to_peer(reply.tuple.peer, &reply.packet);
-        }
-        while let Some(event) = self.shards[worker].poll_event() {
-            self.gateway_event(&event);
-        }
-    }
-
-    fn gateway_event(&mut self, event: &SessionEvent) {
-        if let EventKind::Transition(transition) = &event.kind {
-            self.checker.transition(event.locator, transition);
-        }
-        if let Some(old) = self.desk.session_event(event) {
-            self.terminate(old, Reason::SessionReplaced);
-        }
-    }
-
-    fn flush_client(&mut self, index: usize) {
-        while let Some(transmit) = self.clients[index].client.poll_transmit() {
-            self.transmit(index, transmit.path.0, transmit.packet);
-        }
-        let now = self.now;
-        let entry = &mut self.clients[index];
-        while let Some(event) = entry.client.poll_event() {
-            if let ClientEvent::Connected { inner_v4, .. } = &event {
-                entry.inner = inner_v4.map(|(ip, _)| ip);
-            }
-            entry.events.push((now, event));
-        }
-        if let Some(next) = entry.client.next_timeout(now)
-            && next < entry.timer
-        {
-            entry.timer = next;
-            self.queue_at(next, Happening::ClientTimer { client: index });
-        }
-    }
-
-    fn transmit(&mut self, client: usize, path: u16, packet: Vec<u8>) {
-        let Some(link) = self.clients[client].links.get(&path) else {
-            return;
-        };
-        let (external, way) = (link.external, link.up);
-        if let Some(capture) = &mut self.capture {
-            capture.push((external, packet.clone()));
-        }
-        for (at, packet) in self.dice.carry(&way, self.now, &packet) {
-            self.queue_at(at, Happening::ToGateway { from: external, packet });
-        }
-    }
-
-    fn deliver_to_peer(&mut self, peer: SocketAddr, packet: &[u8]) {
-        let Some((client, path)) = self.by_external.get(&peer).copied() else {
-            return;
-        };
-        let Some(way) = self.clients[client].links.get(&path).map(|link| link.down) else {
-            return;
-        };
-        for (at, packet) in self.dice.carry(&way, self.now, packet) {
-            self.queue_at(at, Happening::ToClient { client, path, packet });
-        }
+impl Keys {
+    fn draw(seed: u64, clients: usize) -> Self {
+        let mut entropy = SeededEntropy::new(seed);
+        let gateway = StaticSecret::generate(&mut entropy);
+        Self { gateway, clients: (0..clients).map(|_| StaticSecret::generate(&mut entropy)).collect() }
     }
 }
 
-fn path_info(path: u16) -> PathInfo {
+/// A gateway without sessions; each boot draws other randomness.
+fn boot(
+    config: &WorldConfig,
+    keys: &Keys,
+    boots: u64,
+    now: Time,
+    entry: impl Fn(usize) -> ClientEntry,
+) -> (HandshakeDesk, Vec<Shard>) {
+    let pool = AddressPool::new(Some(POOL_BASE), None, POOL_SIZE);
+    let desk_config = DeskConfig {
+        secret: keys.gateway.clone(),
+        clients: keys.clients.iter().enumerate().map(|(index, secret)| (secret.public(), entry(index))).collect(),
+        policy: Arc::new(config.policy.clone()),
+        pool,
+        prefixes: (15, 112),
+        mtu: 1_416,
+        endpoints: ArrayVec::new(),
+    };
+    let seed = config.seed ^ (boots << 48);
+    let desk = HandshakeDesk::new(desk_config, Box::new(SeededEntropy::new(seed ^ 1)), now);
+    let shards = (0..config.workers as u64)
+        .map(|worker| {
+            let shard = ShardConfig { pool, reset_key: desk.reset_key(), resets: Rate::even(1_000) };
+            Shard::new(shard, Box::new(SeededEntropy::new(seed ^ (worker << 32) ^ 2)), now)
+        })
+        .collect();
+    (desk, shards)
+}
+
+pub(crate) fn gateway_address() -> SocketAddr {
     // The address is a constant of this file; a failure to parse it would show at once.
-    let gateway = GATEWAY.parse().unwrap_or_else(|_| SocketAddr::from(([192, 0, 2, 1], 51_900)));
-    PathInfo { gateway, priority: u8::try_from(path * 10).unwrap_or(u8::MAX) }
+    GATEWAY.parse().unwrap_or_else(|_| SocketAddr::from(([192, 0, 2, 1], 51_900)))
+}
+
+fn path_info(path: u16) -> PathInfo {
+    PathInfo { gateway: gateway_address(), priority: u8::try_from(path * 10).unwrap_or(u8::MAX) }
 }
 
 /// Room for the header, an IPv4 packet with that payload, room for the tag.
@@ -504,9 +481,4 @@ fn inner_packet(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<
     inner[20..].copy_from_slice(payload);
     debug_assert_eq!(packet.len(), HEADER_LEN + total + TAG_LEN);
     packet
-}
-
-fn split_inner(inner: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
-    let source: [u8; 4] = inner.get(12..16)?.try_into().ok()?;
-    Some((source.into(), inner.get(20..)?))
 }

@@ -1,2 +1,125 @@
-//! Placeholder until the crate lands in this session.
-fn main() {}
+//! `cargo xtask`: the front door. Everything a newcomer, an operator or the CI does here starts with this command.
+//!
+//! It depends on no crate of the product: it runs cargo and the programs that cargo built, says what it does before it
+//! does it, and does the set-up that a task misses.
+#![forbid(unsafe_code)]
+
+mod build;
+mod docs;
+mod doctor;
+mod ebpf;
+mod netdev;
+mod run;
+mod setup;
+mod shell;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use build::Profile;
+
+/// Set-up, build, load, demo, test and measure Jumpgate.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = "Start with: cargo xtask demo")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the machine lacks (Debian packages; with --bpf the BPF toolchain too); says what it does
+    Setup {
+        /// Also what rebuilding the XDP programs needs; running and testing the gateway does not
+        #[arg(long)]
+        bpf: bool,
+    },
+    /// Build the gateway, the client and the laboratory
+    Build {
+        /// With optimisations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Compile the XDP programs into ebpf/object/, and record from which sources and by which toolchain
+    BuildEbpf {
+        /// Change nothing; fail if the checked-in object is not byte for byte what the sources give
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build what is stale, then attach to the interfaces that the configuration names and run the gateway on them
+    Load {
+        /// The gateway's configuration
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Detach the XDP programs that a crashed gateway left on interfaces
+    Unload {
+        /// The interfaces
+        #[arg(required = true)]
+        interfaces: Vec<String>,
+    },
+    /// Watch a download through the tunnel survive five jumps between two uplinks (needs root)
+    Demo {
+        /// Passed on, for example --ipv6
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run all tests: unit, property, XDP programs in the kernel, laboratory end to end; names what it skips
+    Test,
+    /// Measure; arguments go to jumpgate-bench
+    Bench {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Simulate; arguments go to jumpgate-sim
+    Sim {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Say whether this machine can run the gateway, one line for each question, with the cure
+    Doctor {
+        /// Interfaces to look at; all Ethernet devices if none is given
+        interfaces: Vec<String>,
+    },
+    /// Write the documents that are generated from code
+    Docs {
+        /// Change nothing; fail if a document differs from what the code gives
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = run(Arguments::parse().task);
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup { bpf } => setup::run(bpf)?,
+        Task::Build { release } => build::programs(if release { Profile::Release } else { Profile::Debug })?,
+        Task::BuildEbpf { check: false } => ebpf::build()?,
+        Task::BuildEbpf { check: true } => ebpf::check()?,
+        Task::Load { config } => return run::load(&config),
+        Task::Unload { interfaces } => return run::unload(&interfaces),
+        Task::Demo { arguments } => return run::demo(&arguments),
+        Task::Test => return run::test(),
+        Task::Bench { arguments } => return run::package("jumpgate-bench", &arguments),
+        Task::Sim { arguments } => return run::package("jumpgate-sim", &arguments),
+        Task::Doctor { interfaces } => return doctor::run(&interfaces),
+        Task::Docs { check } => docs::run(check)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -242,6 +242,12 @@ impl Shard {
         }
     }
 
+    /// One session as the operator sees it.
+    pub fn view(&self, now: Time, locator: Locator) -> Option<SessionView> {
+        let key = self.by_locator.get(&locator)?;
+        self.sessions.get(key.0 as usize).map(|slot| slot.session.view(now))
+    }
+
     /// Every session as the operator sees it.
     pub fn views(&self, now: Time) -> Vec<SessionView> {
         self.sessions.iter().map(|(_, slot)| slot.session.view(now)).collect()

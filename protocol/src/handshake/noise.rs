@@ -252,3 +252,77 @@ impl Hash for Blake2s {
         out[..self.hash_len()].copy_from_slice(&self.0.finalize_reset());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(digits: &str) -> Vec<u8> {
+        (0..digits.len() / 2)
+            .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).expect("hexadecimal digits"))
+            .collect()
+    }
+
+    /// A source of one fixed ephemeral key.
+    struct Fixed(Vec<u8>);
+
+    impl Entropy for Fixed {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.copy_from_slice(&self.0);
+        }
+    }
+
+    /// A builder with our primitives and the ephemeral key of a test vector.
+    fn vector_builder<'a>(ephemeral: &str) -> Builder<'a> {
+        let seed = EphemeralSeed::default();
+        seed.draw(&mut Fixed(hex(ephemeral)));
+        builder(false, &seed).expect("the pattern is known")
+    }
+
+    /// The vector for this pattern in the collection of the Cacophony project, which other implementations check too.
+    #[test]
+    fn our_primitives_make_the_noise_of_everybody_else() {
+        let (prologue, resp_static, init_static) = (
+            hex("4a6f686e2047616c74"),
+            hex("4a3acbfdb163dec651dfa3194dece676d437029c62a408b4c5ea9114246e4893"),
+            hex("e61ef9919cde45dd5f82166404bd08e38bceb5dfdfded0a34c8df7ed542214d1"),
+        );
+        let remote = hex("31e0303fd6418d2f8c0e78b91f22e8caed0fbe48656dcf4767e4834f701b8f62");
+        let mut initiator = vector_builder("893e28b9dc6ca8d611ab664754b8ceb7bac5117349a4439a6b0569da977c464a")
+            .local_private_key(&init_static)
+            .and_then(|builder| builder.remote_public_key(&remote)?.prologue(&prologue)?.build_initiator())
+            .expect("complete");
+        let mut responder = vector_builder("bbdb4cdbd309f1a1f2e1456967fe288cadd6f712d65dc7b7793d5e63da6b375b")
+            .local_private_key(&resp_static)
+            .and_then(|builder| builder.prologue(&prologue)?.build_responder())
+            .expect("complete");
+
+        let first = hex(concat!(
+            "ca35def5ae56cec33dc2036731ab14896bc4c75dbb07a61f879f8e3afa4c7944",
+            "0b03ddc7aac5123d06a1b23b71670e32e76c28239a7ca4ac8f784de7e44c1adbfc6e83fef7352a58d9d56157400c0a73",
+            "7b1d171ce368229c7b752ac25b8faf4eca690f6d896f543be02c996ab2b86b76",
+        ));
+        let second = hex(concat!(
+            "95ebc60d2b1fa672c1f46a8aa265ef51bfe38e7ccb39ec5be34069f144808843",
+            "d9b5a8927f0ac9655ef76833bc7e5561f42e691ac8404efd6fbd6308b6a27c",
+        ));
+        let (mut message, mut payload) = ([0; 256], [0; 256]);
+        let len = initiator.write_message(&hex("4c756477696720766f6e204d69736573"), &mut message).expect("first");
+        assert_eq!(message[..len], first);
+        let len = responder.read_message(&first, &mut payload).expect("first");
+        assert_eq!(payload[..len], hex("4c756477696720766f6e204d69736573"));
+        let len = responder.write_message(&hex("4d757272617920526f746862617264"), &mut message).expect("second");
+        assert_eq!(message[..len], second);
+        let len = initiator.read_message(&second, &mut payload).expect("second");
+        assert_eq!(payload[..len], hex("4d757272617920526f746862617264"));
+        let hash = hex("48f3cb8bc9319da4ba1e9933991b1c4ed4034f1f126a76d3a1fbcfd7f94248d4");
+        assert_eq!(initiator.get_handshake_hash(), hash);
+        assert_eq!(responder.get_handshake_hash(), hash);
+        assert_eq!(initiator.dangerously_get_raw_split(), responder.dangerously_get_raw_split());
+    }
+
+    #[test]
+    fn without_a_drawn_seed_there_is_no_ephemeral_key() {
+        assert!(EphemeralSeed::default().try_fill_bytes(&mut [0; KEY_LEN]).is_err());
+    }
+}

@@ -69,8 +69,8 @@ macro_rules! message {
 
             #[cfg(test)]
             impl $crate::wire::tests::Sample for $name {
-                fn sample(source: &mut dyn $crate::entropy::Entropy) -> Self {
-                    Self { $($field: $crate::wire::tests::Sample::sample(source),)+ }
+                fn draw(source: &mut dyn $crate::entropy::Entropy) -> Self {
+                    Self { $($field: $crate::wire::tests::Sample::draw(source),)+ }
                 }
             }
         )+

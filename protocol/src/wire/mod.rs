@@ -13,7 +13,7 @@ pub mod layout;
 pub mod outer;
 mod seal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use core::fmt;
 

@@ -188,7 +188,9 @@ impl HelloRetry {
     /// Another type, version or length.
     pub fn parse(packet: &[u8]) -> Result<Self, WireError> {
         expect(packet, MessageType::HelloRetry)?;
-        Self::read_from_bytes(packet).map_err(|_| wrong_length(packet, Self::LEN))
+        let retry = Self::read_from_bytes(packet).map_err(|_| wrong_length(packet, Self::LEN))?;
+        reserved_zero(retry.version_flags, retry.reserved)?;
+        Ok(retry)
     }
 
     /// The datagram.
@@ -210,6 +212,7 @@ impl<'a> HelloAck<'a> {
             return Err(WireError::Oversized);
         }
         let (raw, noise) = RawHelloAck::ref_from_prefix(packet).map_err(|_| WireError::Truncated)?;
+        reserved_zero(raw.version_flags, raw.reserved)?;
         if noise.len() != usize::from(raw.noise_len.get()) {
             return Err(WireError::Malformed);
         }
@@ -240,6 +243,7 @@ impl SessionReset {
     pub fn parse(packet: &[u8]) -> Result<Self, WireError> {
         expect(packet, MessageType::SessionReset)?;
         let raw = RawSessionReset::ref_from_bytes(packet).map_err(|_| wrong_length(packet, Self::LEN))?;
+        reserved_zero(raw.version_flags, raw.reserved)?;
         Ok(Self { locator: Locator(raw.locator.get()), token: raw.token })
     }
 
@@ -266,6 +270,14 @@ impl SessionReset {
 /// Type and version of a datagram.
 fn expect(packet: &[u8], kind: MessageType) -> Result<(), WireError> {
     if MessageType::of(packet)? == kind { Ok(()) } else { Err(WireError::UnknownType) }
+}
+
+/// What version 1 leaves unused in messages that nothing authenticates as a whole.
+const fn reserved_zero(version_flags: u8, reserved: [u8; 2]) -> Result<(), WireError> {
+    match (version_flags & 0x0f, reserved) {
+        (0, [0, 0]) => Ok(()),
+        _ => Err(WireError::Malformed),
+    }
 }
 
 const fn wrong_length(packet: &[u8], len: usize) -> WireError {

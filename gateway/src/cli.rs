@@ -1,0 +1,307 @@
+//! The command line.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use jumpgate_protocol::handshake::StaticSecret;
+
+use crate::admin::{AdminClient, Answer, Question};
+use crate::config::{Config, DEFAULT_ADMIN_SOCKET};
+use crate::fault::Fault;
+use crate::net::{InsideVeth, Netlink};
+use crate::os_entropy::OsEntropy;
+use crate::xdp::{self, Leftover};
+use crate::{keyfile, run, tables};
+
+/// Where the configuration is if nothing else is said.
+const DEFAULT_CONFIG: &str = "/etc/jumpgate/gateway.toml";
+/// Lines that a pipe may hand to `pubkey`: one key and its line end.
+const MAX_PIPED_KEY: u64 = 256;
+
+/// The Jumpgate gateway: keeps sessions alive across networks that break.
+#[derive(Debug, Parser)]
+#[command(name = "jumpgate", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGINT or SIGTERM
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Check the configuration and this host, change nothing, and exit
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check a configuration file and say what it means
+    CheckConfig {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Make a private key file (mode 0600) and print its public key
+    Keygen {
+        /// The file to make; an existing one is never overwritten
+        file: PathBuf,
+    },
+    /// Print a new private key
+    Genkey,
+    /// Read a private key from standard input and print its public key
+    Pubkey,
+    /// Show the sessions of a running gateway
+    Sessions {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+        /// Print JSON for other programs
+        #[arg(long)]
+        json: bool,
+        /// Show again every so many seconds, with rates
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+              value_parser = clap::value_parser!(u64).range(1..=3600), conflicts_with = "json")]
+        watch: Option<u64>,
+    },
+    /// Show what a running gateway counted: packets, refusals and drops by reason
+    Counters {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+        /// Print JSON for other programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a session of a running gateway; its client is told
+    Terminate {
+        /// Session id as `jumpgate sessions` shows it
+        locator: String,
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// Remove what a crashed gateway left on interfaces: XDP programs, the inside pair
+    Unload {
+        /// Name of an interface; may be given several times
+        #[arg(long = "interface", value_name = "NAME", required = true)]
+        interfaces: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgument {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+/// Which of the gateways of this host is meant.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct GatewayArgument {
+    /// The gateway's admin socket
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The gateway's configuration file, which names the admin socket
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command that was asked for.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("error: {fault}");
+            fault.exit_code()
+        }
+    }
+}
+
+impl Command {
+    fn execute(self) -> Result<(), Fault> {
+        match self {
+            Self::Run { config, check } => {
+                start_logging();
+                let config = Config::read(&config.config)?;
+                if check { run::check(&config) } else { run::run(config) }
+            }
+            Self::CheckConfig { config } => {
+                let file = config.config;
+                let config = Config::read(&file)?;
+                print(&format!("{}: valid\n{}", file.display(), tables::summary(&config)))
+            }
+            Self::Keygen { file } => keygen(&file),
+            Self::Genkey => {
+                let secret = StaticSecret::generate(&mut OsEntropy);
+                print(&format!("{}\n", keyfile::text(secret.as_bytes())))
+            }
+            Self::Pubkey => pubkey(),
+            Self::Sessions { gateway, json, watch } => sessions(&gateway, json, watch),
+            Self::Counters { gateway, json } => counters(&gateway, json),
+            Self::Terminate { locator, gateway } => match gateway.ask(&Question::Terminate { locator })? {
+                Answer::Done => Ok(()),
+                other => Err(unexpected(&other)),
+            },
+            Self::Unload { interfaces } => unload(&interfaces),
+        }
+    }
+}
+
+impl GatewayArgument {
+    fn ask(&self, question: &Question) -> Result<Answer, Fault> {
+        let path = match (&self.socket, &self.config) {
+            (Some(socket), _) => socket.clone(),
+            (None, Some(config)) => Config::read(config)?.admin_socket,
+            (None, None) => DEFAULT_ADMIN_SOCKET.into(),
+        };
+        let answer = AdminClient::connect(&path).and_then(|mut client| client.ask(question)).map_err(|error| {
+            let cure = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                    "start it: jumpgate run; or name its socket with --socket or its file with --config"
+                }
+                io::ErrorKind::PermissionDenied => "ask as the user that runs the gateway, mostly root",
+                _ => "see the gateway's log",
+            };
+            Fault::operator(format!("no gateway answers at {}: {error}", path.display()), cure)
+        })?;
+        match answer {
+            Answer::Error(problem) => Err(Fault::operator(problem, "`jumpgate sessions` shows what there is")),
+            answer => Ok(answer),
+        }
+    }
+}
+
+fn keygen(file: &Path) -> Result<(), Fault> {
+    let secret = StaticSecret::generate(&mut OsEntropy);
+    keyfile::write_private(file, secret.as_bytes()).map_err(|error| {
+        let cure = match error.kind() {
+            io::ErrorKind::AlreadyExists => "choose another name, or delete the old key if nobody uses it any more",
+            _ => "name a file in a directory that exists and may be written to",
+        };
+        Fault::operator(format!("{}: {error}", file.display()), cure)
+    })?;
+    print(&format!("{}\n", keyfile::text(&secret.public().0)))
+}
+
+fn pubkey() -> Result<(), Fault> {
+    if io::stdin().is_terminal() {
+        eprintln!("reading a private key from the terminal; usual: jumpgate pubkey < private.key");
+    }
+    let mut text = zeroize::Zeroizing::new(String::new());
+    let read = io::stdin().take(MAX_PIPED_KEY).read_to_string(&mut text);
+    read.map_err(|error| Fault::operator(format!("standard input: {error}"), "jumpgate genkey | jumpgate pubkey"))?;
+    let secret = keyfile::parse(&text)
+        .map_err(|error| Fault::operator(error.to_string(), "jumpgate genkey | jumpgate pubkey"))?;
+    print(&format!("{}\n", keyfile::text(&StaticSecret::new(*secret).public().0)))
+}
+
+fn sessions(gateway: &GatewayArgument, json: bool, watch: Option<u64>) -> Result<(), Fault> {
+    let ask = || match gateway.ask(&Question::Sessions)? {
+        Answer::Sessions(rows) => Ok(rows),
+        other => Err(unexpected(&other)),
+    };
+    if json {
+        let rows = serde_json::to_string(&ask()?).map_err(|error| Fault::ours(error.to_string()))?;
+        return print(&format!("{rows}\n"));
+    }
+    let mut rows = ask()?;
+    print(&tables::sessions(&rows, None))?;
+    while let Some(seconds) = watch {
+        let pause = Duration::from_secs(seconds);
+        std::thread::sleep(pause);
+        let before = std::mem::replace(&mut rows, ask()?);
+        print(&format!("\n{}", tables::sessions(&rows, Some((&before, pause)))))?;
+    }
+    Ok(())
+}
+
+fn counters(gateway: &GatewayArgument, json: bool) -> Result<(), Fault> {
+    let rows = match gateway.ask(&Question::Counters)? {
+        Answer::Counters(rows) => rows,
+        other => return Err(unexpected(&other)),
+    };
+    if json {
+        let rows = serde_json::to_string(&rows).map_err(|error| Fault::ours(error.to_string()))?;
+        return print(&format!("{rows}\n"));
+    }
+    print(&tables::counters(&rows))
+}
+
+fn unload(interfaces: &[String]) -> Result<(), Fault> {
+    for interface in interfaces {
+        match xdp::unload(interface)? {
+            Leftover::Nothing => {}
+            Leftover::Removed => print(&format!("{interface}: XDP program removed\n"))?,
+            Leftover::InUse => {
+                let problem = format!("{interface}: a running gateway holds its XDP program");
+                return Err(Fault::operator(problem, "stop that gateway: it removes the program itself"));
+            }
+            Leftover::Foreign(name) => {
+                let problem = format!("{interface}: the XDP program {name} is not jumpgate's and was left alone");
+                return Err(Fault::operator(
+                    problem,
+                    format!("if nobody needs it: ip link set dev {interface} xdp off"),
+                ));
+            }
+        }
+        let removed = Netlink::open()
+            .map_err(crate::net::VethError::from)
+            .and_then(|mut netlink| InsideVeth::remove_leftover(&mut netlink, interface));
+        match removed {
+            Ok(true) => print(&format!("{interface}: pair removed\n"))?,
+            // Somebody else's interface, as the outside one always is: only our program had to go.
+            Ok(false) | Err(crate::net::VethError::NameTaken(_)) => {}
+            Err(error) => return Err(Fault::from(error)),
+        }
+    }
+    Ok(())
+}
+
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("JUMPGATE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// Prints to standard output. A reader that went away, as in `jumpgate sessions | head`, is no error.
+fn print(text: &str) -> Result<(), Fault> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Fault::operator(format!("standard output: {error}"), "check where the output goes")),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn unexpected(answer: &Answer) -> Fault {
+    Fault::ours(format!("the gateway gave another answer than was asked for: {answer:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_gateway_is_named_by_its_socket_or_by_its_file_but_not_by_both() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("jumpgate sessions --socket /x --json").is_ok());
+        assert!(parse("jumpgate sessions --config /x --watch").is_ok());
+        assert!(parse("jumpgate sessions --socket /x --config /x").is_err());
+        assert!(parse("jumpgate sessions --json --watch 2").is_err());
+        assert!(parse("jumpgate unload").is_err());
+    }
+}

@@ -1,0 +1,180 @@
+//! What the slow path and a worker tell each other: bounded lock-free queues, and a bell at each end.
+//!
+//! The worker is the only writer of its sessions. The slow path never touches one: it sends a [`Command`] to the owner,
+//! and hears of everything by a [`Report`].
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use jumpgate_protocol::gateway::Reply;
+use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::reason::Reason;
+use jumpgate_protocol::wire::ControlPacket;
+
+use crate::doorbell::Doorbell;
+use crate::worker::{Sessions, WorkerCounters};
+
+/// Commands that wait for a worker. A burst of reattaches after a lost uplink comes all at once; beyond this the slow
+/// path waits, as it would for a worker that is overloaded.
+const COMMANDS: usize = 1024;
+/// Reports that wait for the slow path. When it is full, the worker's sessions keep their events until there is room.
+const REPORTS: usize = 1024;
+
+/// Next hops that a worker knows; ids are below it. Hundreds of kernel neighbours are many for one gateway.
+pub const MAX_NEXT_HOPS: u32 = 4096;
+/// The next hop of everything that leaves by the inside port. The others, from 1 on, lead to clients.
+pub const INSIDE_HOP: u32 = 0;
+
+/// What the slow path wants of a worker. `B` is how its sessions are born.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a queue of a thousand is small; boxed, each packet would be allocated")]
+pub enum Command<B> {
+    /// A client was admitted: its session is this worker's from now on.
+    Birth(Box<B>),
+    /// A control packet reached the kernel's socket.
+    Control {
+        /// Where from, and the way back.
+        arrival: Arrival,
+        /// The UDP payload.
+        packet: ControlPacket,
+    },
+    /// A next hop is known, has changed, or is gone.
+    NextHop {
+        /// Its id, below [`MAX_NEXT_HOPS`].
+        id: u32,
+        /// What it is now.
+        hop: Option<NextHop>,
+    },
+    /// A peer is reached by another next hop than before.
+    Route {
+        /// Whose route.
+        peer: IpAddr,
+        /// Id of its next hop; [`Arrival::NO_ROUTE`] forgets the peer.
+        route: u32,
+    },
+    /// End one session.
+    Terminate {
+        /// Which.
+        locator: Locator,
+        /// Why.
+        reason: Reason,
+    },
+    /// End every session.
+    TerminateAll {
+        /// Why.
+        reason: Reason,
+    },
+    /// Report all sessions as the operator sees them.
+    Views,
+    /// Report the counters.
+    Counters,
+    /// Return from the thread. Frames under way are abandoned.
+    Stop,
+}
+
+/// What a worker tells the slow path. `E` are its sessions' events, `V` their views.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a queue of a thousand is small; boxed, each reply would be allocated")]
+pub enum Report<E, V> {
+    /// To be sent by the kernel's socket.
+    Reply(Reply),
+    /// Something happened to a session.
+    Event(E),
+    /// The answer to [`Command::Views`].
+    Views(Vec<V>),
+    /// The answer to [`Command::Counters`].
+    Counters(Box<WorkerCounters>),
+    /// A packet was dropped because nobody knows the link address on its way. Said once a second for each next hop.
+    Unresolved {
+        /// Where the packet was going; nothing if it was going inside.
+        peer: Option<IpAddr>,
+        /// The id that stands for no next hop, or [`Arrival::NO_ROUTE`].
+        route: u32,
+    },
+    /// The thread is about to end; nothing follows.
+    Stopped,
+}
+
+/// How a frame is addressed to reach its next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// Our link address.
+    pub source_mac: [u8; 6],
+    /// The next hop's link address.
+    pub destination_mac: [u8; 6],
+    /// VLAN of the link, if it is tagged.
+    pub vlan: Option<u16>,
+}
+
+/// A report of a worker whose sessions are `S`.
+pub type ReportOf<S> = Report<<S as Sessions>::Event, <S as Sessions>::View>;
+
+type Commands<S> = ArrayQueue<Command<<S as Sessions>::Birth>>;
+type Reports<S> = ArrayQueue<ReportOf<S>>;
+
+/// The slow path's end.
+pub struct SlowEnd<S: Sessions> {
+    commands: Arc<Commands<S>>,
+    reports: Arc<Reports<S>>,
+    worker: Arc<Doorbell>,
+}
+
+/// The worker's end.
+pub struct WorkerEnd<S: Sessions> {
+    commands: Arc<Commands<S>>,
+    reports: Arc<Reports<S>>,
+    slow: Arc<Doorbell>,
+}
+
+/// Connects the slow path with the worker that wakes by `worker`. All workers may share the bell `slow`.
+pub fn link<S: Sessions>(slow: &Arc<Doorbell>, worker: &Arc<Doorbell>) -> (SlowEnd<S>, WorkerEnd<S>) {
+    let commands = Arc::new(ArrayQueue::new(COMMANDS));
+    let reports = Arc::new(ArrayQueue::new(REPORTS));
+    (
+        SlowEnd { commands: commands.clone(), reports: reports.clone(), worker: worker.clone() },
+        WorkerEnd { commands, reports, slow: slow.clone() },
+    )
+}
+
+impl<S: Sessions> SlowEnd<S> {
+    /// Sends a command and wakes the worker; gives it back if the worker is too far behind, to be sent again later.
+    #[allow(clippy::result_large_err, reason = "the command itself comes back")]
+    pub fn send(&self, command: Command<S::Birth>) -> Result<(), Command<S::Birth>> {
+        self.commands.push(command)?;
+        self.worker.ring();
+        Ok(())
+    }
+
+    /// The next report.
+    pub fn receive(&self) -> Option<ReportOf<S>> {
+        self.reports.pop()
+    }
+}
+
+impl<S: Sessions> WorkerEnd<S> {
+    /// The next command.
+    pub(crate) fn receive(&self) -> Option<Command<S::Birth>> {
+        self.commands.pop()
+    }
+
+    /// Whether a command waits.
+    pub(crate) fn has_command(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    /// Whether a report finds room. Only this end adds reports, so the room does not go away.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.reports.is_full()
+    }
+
+    /// Sends a report; false, and the report is lost, if there is no room. [`ring`](Self::ring) follows.
+    pub(crate) fn send(&self, report: ReportOf<S>) -> bool {
+        self.reports.push(report).is_ok()
+    }
+
+    /// Wakes the slow path for the reports that were sent.
+    pub(crate) fn ring(&self) {
+        self.slow.ring();
+    }
+}

@@ -1,0 +1,412 @@
+//! Starting and stopping: everything in one order, and undone in the other.
+//!
+//! Each step leaves behind a value whose `Drop` undoes it, so a start that fails half-way, for whatever reason, leaves
+//! the host as it was: no program on an interface, no pair, no socket file.
+//!
+//! | step | what | undone by |
+//! |---|---|---|
+//! | 1 | kernel and privileges are looked at | |
+//! | 2 | admin socket: also tells that no other gateway runs | its file is removed |
+//! | 3 | outside interface, kernel sockets on the tunnel's port | closed |
+//! | 4 | inside port: the pair, or a NIC | the pair is removed |
+//! | 5 | XDP programs loaded and attached; everything still passes to the kernel | detached |
+//! | 6 | AF_XDP sockets of all queues and workers | closed with the workers |
+//! | 7 | workers | stopped and joined |
+//! | 8 | slow path: next hops, steering of slots | |
+
+use std::collections::HashSet;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use jumpgate_protocol::entropy::{Entropy, SeededEntropy};
+use jumpgate_protocol::gateway::{ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
+use jumpgate_protocol::policy::{Policy, Rate};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::AdminSocket;
+use crate::clock;
+use crate::config::{Config, GATEWAY_INDEX, InsideKind, ZeroCopy};
+use crate::doorbell::Doorbell;
+use crate::fault::Fault;
+use crate::handover::{Command, SlowEnd, link};
+use crate::host::{self, Device};
+use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
+use crate::os_entropy::OsEntropy;
+use crate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role};
+use crate::slow::{Filter, InsideHop, Parts, Roster, SlowPath, Sockets, steer_slots};
+use crate::sys::ethtool;
+use crate::worker::{self, WorkerConfig};
+use crate::xdp::{Attached, Mode, Side, Steering, SteeringConfig};
+
+/// Operators' questions that wait for the slow path.
+const QUESTIONS: usize = 64;
+/// HELLO_ACK names as many endpoints of the gateway.
+const ENDPOINTS_MAX: usize = 4;
+
+/// Runs a gateway until SIGINT or SIGTERM.
+pub fn run(config: Config) -> Result<(), Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
+    runtime.block_on(async {
+        // From here on a signal waits until the start is complete, and then stops what was started.
+        let mut stop = signals()?;
+        let gateway = Gateway::start(&config)?;
+        gateway.serve(&mut stop).await?;
+        announce("stopped");
+        Ok(())
+    })
+}
+
+/// Checks whether a gateway with that configuration could run here, and changes nothing.
+pub fn check(config: &Config) -> Result<(), Fault> {
+    host::check_kernel()?;
+    let mut netlink = Netlink::open()?;
+    let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
+    let inner_mtu = host::inner_mtu(&outside)?;
+    let cpus = host::workers(config, &outside)?;
+    if config.inside.kind == InsideKind::Nic {
+        host::device(&mut netlink, "inside.interface", &config.inside.interface)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
+    runtime.block_on(async { Sockets::open(&config.outside.listen).map(drop) })?;
+    announce(&format!(
+        "{}: driver {}, {} queue(s), MTU {}, {inner_mtu} inside; {} worker(s)",
+        config.outside.interface,
+        outside.driver,
+        outside.queues,
+        outside.link.mtu,
+        cpus.len(),
+    ));
+    host::advice(config).iter().for_each(|sentence| announce(sentence));
+    announce("a gateway could run here");
+    Ok(())
+}
+
+/// A gateway that is up. Fields are dropped in their order: the reverse of the start.
+struct Gateway {
+    slow: SlowPath,
+    workers: Workers,
+    /// Removed when the gateway is.
+    _pair: Option<InsideVeth>,
+    admin: AdminSocket,
+}
+
+/// The worker threads; stopped and joined when dropped.
+struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    /// For a start that fails before the slow path has taken the ends over.
+    ends: Vec<SlowEnd<Shard>>,
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for end in &self.ends {
+            // A queue that is full at start does not exist; and the process is about to end with an error anyway.
+            let _ = end.send(Command::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended by a panic: this is a defect of jumpgate, please report it");
+            }
+        }
+    }
+}
+
+/// The inside port before it is opened.
+struct Inside {
+    pair: Option<InsideVeth>,
+    device: Device,
+    hop: InsideHop,
+}
+
+impl Gateway {
+    fn start(config: &Config) -> Result<Self, Fault> {
+        host::check_kernel()?;
+        let admin = AdminSocket::open(&config.admin_socket)?;
+        let mut netlink = Netlink::open()?;
+        let watcher = Watcher::open()?;
+        let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
+        let inner_mtu = host::inner_mtu(&outside)?;
+        let cpus = host::workers(config, &outside)?;
+        let sockets = Sockets::open(&config.outside.listen)?;
+        let inside = start_inside(config, &mut netlink, cpus.len() as u32, inner_mtu)?;
+
+        let (mut steering, wildcard) = load_steering(config, &mut netlink, &outside, &inside.device, cpus.len())?;
+        let attached = [
+            steering.attach(Side::Outside, &outside.link.name, config.outside.mode)?,
+            steering.attach(Side::Inside, &inside.device.link.name, config.outside.mode)?,
+        ];
+        let ports = open_ports(config, &outside, &inside.device, cpus.len(), &attached)?;
+        for (role, side) in [(Role::Outside, Side::Outside), (Role::Inside, Side::Inside)] {
+            for (key, socket) in ports.sockets(role) {
+                let (queue, worker) = (key / cpus.len() as u32, key % cpus.len() as u32);
+                steering.set_socket(side, queue, worker, socket)?;
+            }
+        }
+        report_ports(config, &ports, [&outside, &inside.device], &attached);
+
+        let policy = Arc::new(config.policy.clone());
+        let endpoints = endpoints(config, &mut netlink, &outside)?;
+        let desk = new_desk(config, &policy, inner_mtu, &endpoints);
+        let bell = Arc::new(Doorbell::new().map_err(Fault::ours)?);
+        let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &policy, &bell)?;
+        let now = clock::now();
+        let slow = SlowPath::new(Parts {
+            sockets,
+            filter: Filter::new(&policy.limits, now),
+            desk,
+            workers: std::mem::take(&mut workers.ends),
+            bell,
+            roster: Roster::new(&config.clients, policy.observability.record_outer_addresses),
+            netlink,
+            watcher,
+            next_hops: NextHops::new(outside.link.index, outside.link.mac),
+            outside: outside.link.index,
+            inside_hop: inside.hop,
+            wildcard,
+            steering,
+        })
+        .map_err(Fault::ours)?;
+
+        announce(&format!("{} worker(s) on CPUs {}", cpus.len(), list(&cpus)));
+        announce(&format!("listening at {}, inner MTU {inner_mtu}", list(&config.outside.listen)));
+        announce(&format!(
+            "{} client(s), policy {} {}",
+            config.clients.len(),
+            config.policy.profile,
+            config.policy.version
+        ));
+        for sentence in host::advice(config) {
+            tracing::warn!("{sentence}");
+        }
+        announce("ready");
+        Ok(Self { slow, workers, _pair: inside.pair, admin })
+    }
+
+    async fn serve(self, stop: &mut mpsc::Receiver<()>) -> Result<(), Fault> {
+        let Self { slow, workers, _pair: pair, admin } = self;
+        let (sender, questions) = mpsc::channel(QUESTIONS);
+        let operators = tokio::spawn(admin.serve(sender));
+        let served = slow.run(questions, stop).await;
+        operators.abort();
+        // Whether it was aborted or had ended: its socket is closed and the file gone when this returns.
+        let _ = operators.await;
+        drop(workers);
+        drop(pair);
+        served.map_err(Fault::ours)
+    }
+}
+
+fn start_inside(config: &Config, netlink: &mut Netlink, queues: u32, mtu: u32) -> Result<Inside, Fault> {
+    let name = &config.inside.interface;
+    if let (InsideKind::Nic, Some(router)) = (config.inside.kind, config.inside.router) {
+        let device = host::device(netlink, "inside.interface", name)?;
+        let hop = InsideHop::to_router(&device.link, router);
+        return Ok(Inside { pair: None, device, hop });
+    }
+    let plan = VethPlan { host_name: name.clone(), queues, mtu, pool: config.inside.pool };
+    let pair = InsideVeth::create(netlink, &plan)?;
+    // No hardware follows: checksums that the host leaves open would never be filled in.
+    ethtool::finish_packets_in_software(&pair.host().name)?;
+    let device = host::device(netlink, "inside.interface", &pair.port().name)?;
+    let hop = InsideHop::to_host(pair.port(), pair.host());
+    Ok(Inside { pair: Some(pair), device, hop })
+}
+
+/// Loads the programs and fills their tables. The second value is there if a wildcard address is listened on: the own
+/// addresses, which then follow the interface's.
+fn load_steering(
+    config: &Config,
+    netlink: &mut Netlink,
+    outside: &Device,
+    inside: &Device,
+    workers: usize,
+) -> Result<(Steering, Option<HashSet<IpAddr>>), Fault> {
+    let pool = &config.inside.pool;
+    let mut steering = Steering::load(&SteeringConfig {
+        port: config.outside.listen[0].port(),
+        workers: workers as u32,
+        outside_queues: outside.queues,
+        inside_queues: inside.queues,
+        pool_v4: pool.v4().map(|net| net.network()),
+        pool_v6: pool.v6().map(|net| net.network()),
+        pool_size: pool.addresses().size(),
+    })?;
+    steer_slots(&mut steering, workers)?;
+    if config.inside.kind == InsideKind::Veth {
+        steering.set_host(GATEWAY_INDEX)?;
+    }
+    let listen = config.outside.listen.iter().map(SocketAddr::ip);
+    let wildcard = listen.clone().any(|ip| ip.is_unspecified());
+    let own: HashSet<IpAddr> =
+        if wildcard { netlink.addresses(Some(outside.link.index))?.into_iter().collect() } else { listen.collect() };
+    for address in &own {
+        steering.add_local(*address)?;
+    }
+    Ok((steering, wildcard.then_some(own)))
+}
+
+fn open_ports(
+    config: &Config,
+    outside: &Device,
+    inside: &Device,
+    workers: usize,
+    attached: &[Attached; 2],
+) -> Result<Ports, Fault> {
+    let generic = attached.iter().any(|attached| attached.mode == Mode::Generic);
+    if generic && config.outside.zero_copy == ZeroCopy::Require {
+        return Err(Fault::operator(
+            "zero-copy is required, but the XDP programs run in generic mode, which always copies",
+            "set outside.zero_copy = \"auto\", or use an interface whose driver runs XDP natively",
+        ));
+    }
+    let zero_copy = match config.outside.zero_copy {
+        _ if generic => crate::port::ZeroCopy::Off,
+        ZeroCopy::Auto => crate::port::ZeroCopy::Auto,
+        ZeroCopy::Off => crate::port::ZeroCopy::Off,
+        ZeroCopy::Require => crate::port::ZeroCopy::Require,
+    };
+    if generic {
+        // The kernel would merge packets into one that fits into no frame.
+        ethtool::disable_receive_merging(&outside.link.name)?;
+    }
+    let port = |device: &Device| PortConfig { interface: device.link.name.clone(), queues: device.queues };
+    Ok(Ports::open(&PlaneConfig {
+        outside: port(outside),
+        inside: port(inside),
+        workers: workers as u16,
+        zero_copy,
+        frame_size: FrameSize::for_mtu(outside.link.mtu.max(inside.link.mtu))?,
+        rings: RingSizes::default(),
+    })?)
+}
+
+fn new_desk(config: &Config, policy: &Arc<Policy>, inner_mtu: u32, endpoints: &[SocketAddr]) -> HandshakeDesk {
+    let pool = &config.inside.pool;
+    let clients = config.clients.iter().map(|client| {
+        let psk = client.psk.as_ref().map(|psk| **psk);
+        (client.public_key, ClientEntry { psk, inner_index: client.index, policy: None })
+    });
+    let desk = DeskConfig {
+        secret: config.secret.clone(),
+        clients: clients.collect(),
+        policy: Arc::clone(policy),
+        pool: *pool.addresses(),
+        prefixes: (pool.v4().map_or(0, |net| net.prefix_len()), pool.v6().map_or(0, |net| net.prefix_len())),
+        mtu: u16::try_from(inner_mtu).unwrap_or(u16::MAX),
+        endpoints: endpoints.iter().copied().take(ENDPOINTS_MAX).collect(),
+    };
+    HandshakeDesk::new(desk, Box::new(seeded()), clock::now())
+}
+
+fn spawn_workers(
+    config: &Config,
+    ports: Ports,
+    cpus: &[usize],
+    inner_mtu: u32,
+    desk: &HandshakeDesk,
+    policy: &Policy,
+    bell: &Arc<Doorbell>,
+) -> Result<Workers, Fault> {
+    let pool = config.inside.pool.addresses();
+    // RF-3 wants one limiter for the gateway; each worker gets its share of it.
+    let resets = Rate::even(policy.limits.resets_total.per_second.div_ceil(cpus.len() as u32));
+    let mut workers = Workers { threads: Vec::new(), ends: Vec::new() };
+    for (cpu, ports) in cpus.iter().zip(ports.into_workers()) {
+        let shard = Shard::new(
+            ShardConfig { pool: *pool, reset_key: desk.reset_key(), resets },
+            Box::new(seeded()),
+            clock::now(),
+        );
+        let (slow_end, worker_end) = link::<Shard>(bell, ports.bell());
+        let inner_mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
+        let worker = WorkerConfig { cpu: Some(*cpu), pool: *pool, inner_mtu };
+        workers.threads.push(worker::spawn(worker, ports, shard, worker_end).map_err(Fault::ours)?);
+        workers.ends.push(slow_end);
+    }
+    Ok(workers)
+}
+
+/// Where clients can reach the gateway: the listen addresses, wildcards replaced by those of the interface.
+fn endpoints(config: &Config, netlink: &mut Netlink, outside: &Device) -> Result<Vec<SocketAddr>, Fault> {
+    let own = netlink.addresses(Some(outside.link.index))?;
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for listen in &config.outside.listen {
+        let expanded: Vec<SocketAddr> = if listen.ip().is_unspecified() {
+            let reachable = own.iter().filter(|ip| ip.is_ipv4() == listen.is_ipv4() && !is_link_local(**ip));
+            reachable.map(|ip| SocketAddr::new(*ip, listen.port())).collect()
+        } else {
+            vec![*listen]
+        };
+        found.extend(expanded.into_iter().filter(|address| !found.contains(address)).collect::<Vec<_>>());
+    }
+    Ok(found)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// SIGINT and SIGTERM as messages; SIGHUP, which a closing terminal sends, does nothing.
+fn signals() -> Result<mpsc::Receiver<()>, Fault> {
+    let (sender, receiver) = mpsc::channel(1);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signal = signal(kind).map_err(Fault::ours)?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signal.recv().await.is_some() {
+                // If one waits already, this one adds nothing.
+                let _ = sender.try_send(());
+            }
+        });
+    }
+    let mut hangup = signal(SignalKind::hangup()).map_err(Fault::ours)?;
+    tokio::spawn(async move { while hangup.recv().await.is_some() {} });
+    Ok(receiver)
+}
+
+/// What each port turned out to be: an operator must be able to see a fallback.
+fn report_ports(config: &Config, ports: &Ports, devices: [&Device; 2], attached: &[Attached; 2]) {
+    for ((role, device), attached) in Role::ALL.into_iter().zip(devices).zip(attached) {
+        let info = ports.info(role);
+        let side = match role {
+            Role::Outside => "outside",
+            Role::Inside => "inside",
+        };
+        let copy = if info.zero_copy { "zero-copy" } else { "copy" };
+        announce(&format!(
+            "{side} {}: XDP {}, driver {}, MTU {}, {} queue(s) x {} worker(s), {copy}, need_wakeup",
+            info.interface, attached.mode, device.driver, device.link.mtu, info.queues, info.workers,
+        ));
+        if let Some(cause) = &attached.fallback {
+            tracing::warn!(interface = info.interface, cause, "XDP runs in generic mode: slower, but correct");
+        }
+    }
+    if config.outside.zero_copy == ZeroCopy::Auto
+        && let Some(cause) = ports.zero_copy_refused()
+    {
+        tracing::info!(%cause, "packets are copied");
+    }
+}
+
+fn seeded() -> SeededEntropy {
+    let mut seed = [0; 32];
+    OsEntropy.fill(&mut seed);
+    SeededEntropy::from_bytes(&seed)
+}
+
+/// One line of the start-up report, on standard output, where service managers and tests read it.
+fn announce(text: &str) {
+    let mut stdout = io::stdout().lock();
+    // Nobody reading it is no reason to stop.
+    let _ = writeln!(stdout, "jumpgate: {text}").and_then(|()| stdout.flush());
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,140 @@
+//! One round of questions to all workers, and what operators get to see of the answers.
+
+use std::collections::HashSet;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::admin::{Answer, CounterRow, Question, SessionRow};
+use crate::worker::WorkerCounters;
+
+/// What a worker is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    Sessions,
+    Counters,
+}
+
+/// Answers of the workers on their way to operators.
+pub(super) struct Gathering {
+    /// Who has not answered what.
+    missing: HashSet<(usize, Part)>,
+    sessions: Vec<SessionRow>,
+    counters: Vec<CounterRow>,
+    waiting: Vec<(Question, oneshot::Sender<Answer>)>,
+    /// Then it is over, whoever has not answered.
+    pub(super) until: Instant,
+}
+
+impl Gathering {
+    pub(super) fn new(workers: usize, until: Instant) -> Self {
+        let missing = (0..workers).flat_map(|worker| [(worker, Part::Sessions), (worker, Part::Counters)]).collect();
+        Self { missing, sessions: Vec::new(), counters: Vec::new(), waiting: Vec::new(), until }
+    }
+
+    /// Another operator who wants the answer.
+    pub(super) fn join(&mut self, question: Question, answer: oneshot::Sender<Answer>) {
+        self.waiting.push((question, answer));
+    }
+
+    /// What a worker answered; an answer to an earlier round is not asked for any more and dropped.
+    pub(super) fn sessions(&mut self, worker: usize, rows: impl Iterator<Item = SessionRow>) {
+        if self.missing.remove(&(worker, Part::Sessions)) {
+            self.sessions.extend(rows);
+        }
+    }
+
+    pub(super) fn counters(&mut self, worker: usize, counters: &WorkerCounters) {
+        if self.missing.remove(&(worker, Part::Counters)) {
+            self.counters.extend(worker_rows(worker, counters));
+        }
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Answers all who wait; `own` are the counters of the slow path itself.
+    pub(super) fn finish(mut self, own: Vec<CounterRow>) {
+        self.sessions.sort_by(|a, b| (&a.client, &a.locator).cmp(&(&b.client, &b.locator)));
+        let counters: Vec<_> = own.into_iter().chain(self.counters).filter(|row| row.value > 0).collect();
+        for (question, answer) in self.waiting {
+            let text = match question {
+                _ if !self.missing.is_empty() => {
+                    Answer::Error("not every worker answered in time: the gateway is overloaded".to_owned())
+                }
+                Question::Counters => Answer::Counters(counters.clone()),
+                Question::Sessions | Question::Terminate { .. } => Answer::Sessions(self.sessions.clone()),
+            };
+            // Whoever asked may have gone.
+            let _ = answer.send(text);
+        }
+    }
+}
+
+/// The counters of a worker, one a line.
+fn worker_rows(worker: usize, counters: &WorkerCounters) -> Vec<CounterRow> {
+    let place = format!("worker {worker}");
+    let row = |name: &str, value| CounterRow { place: place.clone(), name: name.to_owned(), value };
+    let mut rows = vec![
+        row("outside_received_packets", counters.outside.received),
+        row("outside_received_bytes", counters.outside.received_bytes),
+        row("outside_sent_packets", counters.outside.sent),
+        row("outside_sent_bytes", counters.outside.sent_bytes),
+        row("inside_received_packets", counters.inside.received),
+        row("inside_received_bytes", counters.inside.received_bytes),
+        row("inside_sent_packets", counters.inside.sent),
+        row("inside_sent_bytes", counters.inside.sent_bytes),
+        row("no_next_hop", counters.path.no_next_hop),
+        row("too_big_answers", counters.path.too_big_answers),
+        row("answered_in_place", counters.path.answered),
+        row("outside_ring_full", counters.outside_kernel.ring_full),
+        row("outside_kernel_dropped", counters.outside_kernel.dropped),
+        row("inside_ring_full", counters.inside_kernel.ring_full),
+        row("inside_kernel_dropped", counters.inside_kernel.dropped),
+        row("frames_missing", counters.frames.missing().unsigned_abs()),
+        row("sleeps", counters.sleeps),
+    ];
+    let queues = counters.outside_queues.iter().enumerate();
+    rows.extend(queues.map(|(queue, packets)| row(&format!("outside_queue_{queue}_packets"), *packets)));
+    rows.extend(counters.drops().iter().map(|(reason, value)| row(reason.name(), value)));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use jumpgate_protocol::reason::Reason;
+
+    use super::*;
+
+    #[test]
+    fn all_who_wait_get_their_answer_when_the_last_worker_has_spoken() {
+        let mut gathering = Gathering::new(2, Instant::now());
+        let (sessions, mut sessions_answered) = oneshot::channel();
+        let (counters, mut counters_answered) = oneshot::channel();
+        gathering.join(Question::Sessions, sessions);
+        gathering.join(Question::Counters, counters);
+        for worker in 0..2 {
+            assert!(!gathering.is_complete());
+            let mut counted = WorkerCounters::default();
+            counted.sessions.add(Reason::WrongTransport, 3);
+            gathering.sessions(worker, std::iter::empty());
+            gathering.counters(worker, &counted);
+        }
+        assert!(gathering.is_complete());
+        gathering.finish(Vec::new());
+        assert_eq!(sessions_answered.try_recv(), Ok(Answer::Sessions(Vec::new())));
+        let Ok(Answer::Counters(rows)) = counters_answered.try_recv() else { panic!("no counters") };
+        let row = |worker: &str| CounterRow { place: worker.into(), name: "WRONG_TRANSPORT".into(), value: 3 };
+        assert_eq!(rows, [row("worker 0"), row("worker 1")], "zeroes are left out");
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_makes_an_error_and_no_half_truth() {
+        let mut gathering = Gathering::new(1, Instant::now());
+        let (sender, mut answered) = oneshot::channel();
+        gathering.join(Question::Sessions, sender);
+        gathering.finish(Vec::new());
+        assert!(matches!(answered.try_recv(), Ok(Answer::Error(_))));
+    }
+}

@@ -1,0 +1,510 @@
+//! The slow path: one thread that answers handshakes, hands control messages to the workers that own their sessions,
+//! keeps next hops true, and speaks with operators.
+//!
+//! It never touches a session: it sends commands to the owner and hears reports. All that it waits for (sockets,
+//! netlink, the workers' bell, operators, signals) waits in one tokio runtime on one thread, which is why tokio earns
+//! its place here and nowhere near a packet of DATA.
+
+mod filter;
+mod gathering;
+mod inside_hop;
+mod owners;
+mod roster;
+mod sockets;
+
+use std::collections::HashSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jumpgate_protocol::gateway::{EventKind, HandshakeDesk, Reply, SessionEvent, SessionView, Shard};
+use jumpgate_protocol::ident::{Arrival, Locator, SLOT_COUNT, Slot, Tuple};
+use jumpgate_protocol::machine::TransitionId;
+use jumpgate_protocol::reason::{Reason, ReasonCounters};
+use jumpgate_protocol::wire::ControlPacket;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::admin::{Answer, CounterRow, Pending, Question};
+use crate::clock;
+use crate::doorbell::Doorbell;
+use crate::handover::{Command, Report, SlowEnd};
+use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, RouteTable, Watcher};
+use crate::sys::readiness::readable;
+use crate::xdp::Steering;
+
+use gathering::Gathering;
+
+pub use filter::{Filter, Request};
+pub use inside_hop::InsideHop;
+pub use owners::{Owners, worker_of};
+pub use roster::{Roster, Steer};
+pub use sockets::{ListenError, Sockets};
+
+/// A report of a worker's shard.
+type WorkerReport = Report<SessionEvent, SessionView>;
+
+/// Quiet time after news of routes before they are read again, so that a burst of changes costs one reading.
+const TABLES_SETTLE: Duration = Duration::from_millis(20);
+/// How often the kernel is asked to check doubtful neighbours; it forgets unused ones after a minute at the earliest.
+const NEIGHBOUR_CHECK: Duration = Duration::from_secs(15);
+/// How soon a command that found a worker's queue full is tried again.
+const RETRY: Duration = Duration::from_millis(5);
+/// How long workers have to answer an operator's question.
+const ANSWERS: Duration = Duration::from_secs(1);
+/// How long clients are told of the end: three copies of TERMINATE, 250 ms apart (TM-1), and a little.
+const FAREWELL: Duration = Duration::from_millis(600);
+/// A worker that does not stop within this time hangs; the process ends anyway and the kernel cleans up.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+/// The slot range that a session can live in, as numbers.
+const SLOTS: std::ops::Range<u16> = 0..SLOT_COUNT as u16;
+
+/// What the slow path is made of. All parts are open and filled; see [`crate::run`] for the order.
+pub struct Parts {
+    /// Kernel sockets of the listen addresses.
+    pub sockets: Sockets,
+    /// Limits of control messages.
+    pub filter: Filter,
+    /// The handshake.
+    pub desk: HandshakeDesk,
+    /// Ends of the queues to the workers, in the order of their numbers.
+    pub workers: Vec<SlowEnd<Shard>>,
+    /// What the workers ring.
+    pub bell: Arc<Doorbell>,
+    /// Names of clients and sessions.
+    pub roster: Roster,
+    /// For requests to the kernel.
+    pub netlink: Netlink,
+    /// For news from the kernel.
+    pub watcher: Watcher,
+    /// Next hops of the outside interface.
+    pub next_hops: NextHops,
+    /// The outside interface's number.
+    pub outside: u32,
+    /// Next hop of the inside port.
+    pub inside_hop: InsideHop,
+    /// Own outer addresses, while they follow those of the interface (a wildcard listen address).
+    pub wildcard: Option<HashSet<IpAddr>>,
+    /// The XDP programs.
+    pub steering: Steering,
+}
+
+/// The slow path's thread of control.
+pub struct SlowPath {
+    parts: Parts,
+    owners: Owners,
+    bell: AsyncFd<OwnedFd>,
+    news: AsyncFd<OwnedFd>,
+    counters: ReasonCounters,
+    /// Replies that the kernel did not take, beside those whose queue was full.
+    unsent: u64,
+    tables_due: Option<Instant>,
+    neighbours_due: Instant,
+    gathering: Option<Gathering>,
+    stopping: bool,
+}
+
+impl SlowPath {
+    /// Joins the parts, tells the workers the next hops and the steering its owners. Needs a tokio runtime.
+    pub fn new(mut parts: Parts) -> io::Result<Self> {
+        let owners = Owners::new(std::mem::take(&mut parts.workers));
+        let now = Instant::now();
+        let mut slow = Self {
+            bell: readable(&*parts.bell)?,
+            news: readable(&parts.watcher)?,
+            owners,
+            counters: ReasonCounters::default(),
+            unsent: 0,
+            tables_due: None,
+            neighbours_due: now + NEIGHBOUR_CHECK,
+            gathering: None,
+            stopping: false,
+            parts,
+        };
+        slow.tell_inside_hop();
+        slow.read_tables();
+        Ok(slow)
+    }
+
+    /// Serves until `stop` ends, then tells all clients and stops the workers.
+    pub async fn run(
+        mut self,
+        mut questions: mpsc::Receiver<Pending>,
+        stop: &mut mpsc::Receiver<()>,
+    ) -> io::Result<()> {
+        self.serve(&mut questions, stop, None).await?;
+        self.stopping = true;
+        if self.parts.roster.count() > 0 {
+            tracing::info!(sessions = self.parts.roster.count(), "telling the clients that the gateway stops");
+            self.owners.tell_all(|| Command::TerminateAll { reason: Reason::OperatorTerminated });
+            self.serve(&mut questions, stop, Some(Instant::now() + FAREWELL)).await?;
+        }
+        if let Err(error) = self.parts.steering.detach() {
+            tracing::warn!(%error, "an XDP program may be left over; `jumpgate unload` removes it");
+        }
+        self.owners.tell_all(|| Command::Stop);
+        self.wait_for_workers().await;
+        Ok(())
+    }
+
+    /// The event loop. Ends at the deadline, or when `stop` asks for it (a second time: at once).
+    async fn serve(
+        &mut self,
+        questions: &mut mpsc::Receiver<Pending>,
+        stop: &mut mpsc::Receiver<()>,
+        deadline: Option<Instant>,
+    ) -> io::Result<()> {
+        loop {
+            self.parts.bell.arm();
+            self.take_reports();
+            let backlog = self.owners.flush();
+            let wake = self.next_wake(backlog, deadline);
+            tokio::select! {
+                _ = stop.recv() => return Ok(()),
+                ready = self.bell.readable() => ready?.clear_ready(),
+                ready = self.parts.sockets.readable() => {
+                    ready?;
+                    self.take_datagrams();
+                }
+                ready = self.news.readable() => {
+                    ready?.clear_ready();
+                    self.take_news()?;
+                }
+                Some(pending) = questions.recv() => self.take_question(pending),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            self.parts.bell.disarm();
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Ok(());
+            }
+            self.run_timers(now);
+        }
+    }
+
+    fn next_wake(&self, backlog: bool, deadline: Option<Instant>) -> Instant {
+        let retry = backlog.then(|| Instant::now() + RETRY);
+        let answers = self.gathering.as_ref().map(|gathering| gathering.until);
+        [retry, deadline, self.tables_due, answers].into_iter().flatten().fold(self.neighbours_due, Instant::min)
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        if self.tables_due.is_some_and(|due| now >= due) {
+            self.tables_due = None;
+            self.read_tables();
+        }
+        let late = self.gathering.take_if(|gathering| now >= gathering.until);
+        late.into_iter().for_each(|gathering| gathering.finish(self.own_counters()));
+        if now >= self.neighbours_due {
+            self.neighbours_due = now + NEIGHBOUR_CHECK;
+            let doubtful: Vec<_> = self.parts.next_hops.doubtful().collect();
+            self.apply(doubtful);
+            self.resolve_inside();
+        }
+    }
+
+    fn take_datagrams(&mut self) {
+        let now = clock::now();
+        let Self { parts, owners, counters, unsent, stopping, .. } = self;
+        let Parts { sockets, filter, desk, next_hops, roster, .. } = parts;
+        let mut changes = Vec::new();
+        // Replies leave after the batch: the sockets are being read meanwhile.
+        let mut replies: Vec<(Tuple, Vec<u8>)> = Vec::new();
+        let received = sockets.receive(|tuple, datagram| {
+            let request = match filter.look(now, tuple.peer.ip(), datagram) {
+                Ok(request) => request,
+                Err(reason) => return counters.count(reason),
+            };
+            let route = next_hops.route_to(tuple.peer.ip(), &mut changes);
+            let arrival = Arrival { tuple, route, queue: 0 };
+            match request {
+                Request::Hello if *stopping => counters.count(Reason::CapacityExceeded),
+                Request::Hello => {
+                    let outcome = desk.hello(now, &arrival, datagram);
+                    if let Some(mut birth) = outcome.birth {
+                        birth.arrival.route = next_hops.follow(tuple.peer.ip(), &mut changes);
+                        let worker = owners.of(birth.locator.slot());
+                        roster.birth(&birth, worker);
+                        owners.tell(worker, Command::Birth(Box::new(birth)));
+                    } else if let Some(reason) = outcome.refused {
+                        tracing::debug!(%reason, "no session for a HELLO_INIT");
+                    }
+                    replies.extend(outcome.reply.map(|reply| (tuple, reply)));
+                }
+                Request::Control(slot) => {
+                    let packet = ControlPacket::try_from(&*datagram).ok();
+                    let worker = owners.of(slot);
+                    let offered =
+                        packet.is_some_and(|packet| owners.offer(worker, Command::Control { arrival, packet }));
+                    if !offered {
+                        counters.count(Reason::QueueFull);
+                    }
+                }
+            }
+        });
+        if let Err(error) = received {
+            tracing::warn!(%error, "a tunnel socket cannot be read");
+        }
+        for (tuple, reply) in replies {
+            send(sockets, counters, unsent, &tuple, &reply);
+        }
+        self.apply(changes);
+    }
+
+    fn take_reports(&mut self) {
+        let mut changes = Vec::new();
+        for worker in 0..self.owners.count() {
+            while let Some(report) = self.owners.receive(worker) {
+                match report {
+                    Report::Reply(Reply { tuple, packet, .. }) => {
+                        let Self { parts, counters, unsent, .. } = self;
+                        send(&parts.sockets, counters, unsent, &tuple, &packet);
+                    }
+                    Report::Event(event) => self.take_event(&event, &mut changes),
+                    Report::Unresolved { peer: Some(peer), .. } => {
+                        self.parts.next_hops.follow(peer, &mut changes);
+                    }
+                    Report::Unresolved { peer: None, .. } => self.resolve_inside(),
+                    Report::Views(views) => {
+                        let rows = views.iter().map(|view| self.parts.roster.row(view, worker));
+                        if let Some(gathering) = &mut self.gathering {
+                            gathering.sessions(worker, rows);
+                        }
+                    }
+                    Report::Counters(counters) => {
+                        if let Some(gathering) = &mut self.gathering {
+                            gathering.counters(worker, &counters);
+                        }
+                    }
+                    Report::Stopped => {}
+                }
+            }
+        }
+        self.apply(changes);
+        self.gathering
+            .take_if(|gathering| gathering.is_complete())
+            .into_iter()
+            .for_each(|g| g.finish(self.own_counters()));
+    }
+
+    fn take_event(&mut self, event: &SessionEvent, changes: &mut Vec<Change>) {
+        if let EventKind::Transition(transition) = &event.kind
+            && transition.id == TransitionId::T11
+            && let Some(binding) = transition.active
+        {
+            self.parts.next_hops.follow(binding.tuple.peer.ip(), changes);
+        }
+        if let Some(steer) = self.parts.roster.follow(event) {
+            let worker = steer.worker.map(|worker| worker as u32);
+            if let Err(error) = self.parts.steering.set_client(steer.index, worker) {
+                tracing::error!(%error, index = steer.index, "the inside steering cannot be changed");
+            }
+        }
+        // HS-8: the new session has taken over; the old one ends.
+        if let Some(replaced) = self.parts.desk.session_event(event) {
+            let worker = self.owners.of(replaced.slot());
+            let reason = Reason::SessionReplaced;
+            self.owners.tell(worker, Command::Terminate { locator: replaced, reason });
+        }
+    }
+
+    fn take_news(&mut self) -> io::Result<()> {
+        let mut changes = Vec::new();
+        let mut stale = false;
+        let Self { parts, .. } = self;
+        let Parts { watcher, next_hops, inside_hop, outside, .. } = parts;
+        let mut inside_changed = false;
+        while watcher.read(&mut |news| match news {
+            News::Neighbour(neighbour) => {
+                next_hops.neighbour(neighbour, &mut changes);
+                inside_changed |= inside_hop.neighbour(&neighbour);
+            }
+            News::NeighbourForgotten(neighbour) => next_hops.forgotten(neighbour, &mut changes),
+            News::Link(link) => {
+                if link.index == *outside {
+                    next_hops.own_mac(link.mac, &mut changes);
+                    if !link.up {
+                        tracing::warn!(interface = link.name, "the outside interface was switched off");
+                    }
+                }
+                stale = true;
+            }
+            News::LinkGone(link) => {
+                if link.index == *outside {
+                    tracing::error!(interface = link.name, "the outside interface is gone: no client can be served");
+                }
+                stale = true;
+            }
+            News::Tables => stale = true,
+        })? {}
+        if stale && self.tables_due.is_none() {
+            self.tables_due = Some(Instant::now() + TABLES_SETTLE);
+        }
+        self.apply(changes);
+        if inside_changed {
+            self.tell_inside_hop();
+        }
+        Ok(())
+    }
+
+    /// Reads routes, neighbours and, for wildcard listen addresses, own addresses again.
+    fn read_tables(&mut self) {
+        let read = |netlink: &mut Netlink| -> Result<_, NetlinkError> {
+            Ok((RouteTable::read(netlink)?, Neighbour::read_all(netlink)?))
+        };
+        let mut changes = Vec::new();
+        match read(&mut self.parts.netlink) {
+            Ok((routes, neighbours)) => {
+                if neighbours.iter().fold(false, |changed, n| self.parts.inside_hop.neighbour(n) | changed) {
+                    self.tell_inside_hop();
+                }
+                self.parts.next_hops.load(routes, neighbours, &mut changes);
+            }
+            Err(error) => tracing::warn!(%error, "routes and neighbours stay as they were"),
+        }
+        self.apply(changes);
+        self.resolve_inside();
+        if let Err(error) = self.follow_own_addresses() {
+            tracing::warn!(%error, "own addresses stay as they were");
+        }
+    }
+
+    fn follow_own_addresses(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let Parts { wildcard, netlink, outside, steering, .. } = &mut self.parts;
+        let Some(known) = wildcard else { return Ok(()) };
+        let current: HashSet<IpAddr> = netlink.addresses(Some(*outside))?.into_iter().collect();
+        for address in known.difference(&current) {
+            steering.remove_local(*address)?;
+        }
+        for address in current.difference(known) {
+            steering.add_local(*address)?;
+        }
+        *known = current;
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Hop { id, hop } => self.owners.tell_all(|| Command::NextHop { id, hop }),
+                Change::Peer { peer, route } => self.owners.tell_all(|| Command::Route { peer, route }),
+                Change::Resolve(address) => {
+                    if let Err(error) = self.parts.netlink.resolve(self.parts.outside, address) {
+                        tracing::debug!(%error, "cannot be resolved now");
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell_inside_hop(&mut self) {
+        let (id, hop) = (crate::handover::INSIDE_HOP, self.parts.inside_hop.hop());
+        self.owners.tell_all(|| Command::NextHop { id, hop });
+    }
+
+    fn resolve_inside(&mut self) {
+        if let Some((interface, router)) = self.parts.inside_hop.unresolved()
+            && let Err(error) = self.parts.netlink.resolve(interface, router)
+        {
+            tracing::debug!(%error, "the inside router cannot be resolved now");
+        }
+    }
+
+    fn take_question(&mut self, Pending { question, answer }: Pending) {
+        let answer_now = match &question {
+            _ if self.stopping => Answer::Error("the gateway is stopping".to_owned()),
+            Question::Terminate { locator } => self.terminate(locator),
+            Question::Sessions | Question::Counters => {
+                self.gather(question, answer);
+                return;
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(answer_now);
+    }
+
+    fn terminate(&mut self, locator: &str) -> Answer {
+        let parsed = u64::from_str_radix(locator, 16).ok().filter(|_| locator.len() == 16).map(Locator);
+        match parsed {
+            Some(locator) if self.parts.roster.knows(locator) => {
+                let worker = self.owners.of(locator.slot());
+                let reason = Reason::OperatorTerminated;
+                self.owners.tell(worker, Command::Terminate { locator, reason });
+                Answer::Done
+            }
+            _ => Answer::Error(format!("there is no session {locator}")),
+        }
+    }
+
+    /// Asks all workers, unless they are being asked: then the operator gets the same answer.
+    fn gather(&mut self, question: Question, answer: oneshot::Sender<Answer>) {
+        if let Some(gathering) = &mut self.gathering {
+            gathering.join(question, answer);
+            return;
+        }
+        let mut gathering = Gathering::new(self.owners.count(), Instant::now() + ANSWERS);
+        gathering.join(question, answer);
+        self.gathering = Some(gathering);
+        self.owners.tell_all(|| Command::Views);
+        self.owners.tell_all(|| Command::Counters);
+    }
+
+    fn own_counters(&self) -> Vec<CounterRow> {
+        let row = |place: &str, name: &str, value: u64| CounterRow { place: place.into(), name: name.into(), value };
+        let mut rows = Vec::new();
+        match self.parts.steering.counters() {
+            Ok(counters) => {
+                rows.extend(counters.iter().map(|(counter, value)| row("xdp", counter.name(), value)));
+            }
+            Err(error) => tracing::warn!(%error, "the counters of the XDP programs cannot be read"),
+        }
+        rows.extend(self.counters.iter().map(|(reason, value)| row("slow path", reason.name(), value)));
+        rows.extend(self.parts.desk.counters().iter().map(|(reason, value)| row("handshake", reason.name(), value)));
+        rows.push(row("slow path", "replies_unsent", self.unsent));
+        rows
+    }
+
+    async fn wait_for_workers(&mut self) {
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let mut running: HashSet<usize> = (0..self.owners.count()).collect();
+        while !running.is_empty() && Instant::now() < deadline {
+            self.parts.bell.arm();
+            self.owners.flush();
+            for worker in 0..self.owners.count() {
+                while let Some(report) = self.owners.receive(worker) {
+                    if matches!(report, Report::Stopped) {
+                        running.remove(&worker);
+                    }
+                }
+            }
+            if !running.is_empty() {
+                tokio::time::sleep(RETRY).await;
+            }
+            self.parts.bell.disarm();
+        }
+        if !running.is_empty() {
+            tracing::error!(workers = ?running, "workers do not stop");
+        }
+    }
+}
+
+fn send(sockets: &Sockets, counters: &mut ReasonCounters, unsent: &mut u64, tuple: &Tuple, packet: &[u8]) {
+    match sockets.send(tuple, packet) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => counters.count(Reason::QueueFull),
+        Err(error) => {
+            *unsent += 1;
+            tracing::debug!(%error, "a reply was not sent");
+        }
+    }
+}
+
+/// The steering of all slots to their owners.
+pub fn steer_slots(steering: &mut Steering, workers: usize) -> Result<(), crate::xdp::XdpError> {
+    SLOTS
+        .filter_map(Slot::new)
+        .try_for_each(|slot| steering.set_slot(slot.number(), Some(worker_of(slot, workers) as u32)))
+}

@@ -1,0 +1,242 @@
+//! Who is here: names for logs and tables, and the inner address that each session holds in the steering.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+
+use jumpgate_protocol::gateway::{Birth, EventKind, SessionEvent, SessionView};
+use jumpgate_protocol::ident::{Locator, PublicKey};
+use jumpgate_protocol::machine::{State, Transition, TransitionId};
+use jumpgate_protocol::reason::Reason;
+
+use crate::admin::SessionRow;
+use crate::config::Client;
+
+/// A change of the inside steering: packets to the client with that index go to that worker, or to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steer {
+    /// Index in the address pool.
+    pub index: u32,
+    /// The owner of its session.
+    pub worker: Option<usize>,
+}
+
+/// The sessions that the slow path knows.
+pub struct Roster {
+    names: HashMap<PublicKey, String>,
+    sessions: HashMap<Locator, Entry>,
+    /// Which session an inner address is steered to. A session that replaces another has the same address (HS-8).
+    holders: HashMap<u32, Locator>,
+    addresses: Addresses,
+}
+
+struct Entry {
+    inner_index: u32,
+    worker: usize,
+}
+
+/// How outer addresses stand in records (PP87).
+enum Addresses {
+    Plain,
+    /// A keyed hash: the same address is recognised while this process runs, and means nothing afterwards.
+    Hashed(RandomState),
+}
+
+impl Roster {
+    /// A roster of these clients; `plain_addresses` as PP87 says.
+    pub fn new(clients: &[Client], plain_addresses: bool) -> Self {
+        Self {
+            names: clients.iter().map(|client| (client.public_key, client.name.clone())).collect(),
+            sessions: HashMap::new(),
+            holders: HashMap::new(),
+            addresses: if plain_addresses { Addresses::Plain } else { Addresses::Hashed(RandomState::new()) },
+        }
+    }
+
+    /// How many sessions there are, half-open ones included.
+    pub fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether the session is known.
+    pub fn knows(&self, locator: Locator) -> bool {
+        self.sessions.contains_key(&locator)
+    }
+
+    /// Notes a session that is given to a worker.
+    pub fn birth(&mut self, birth: &Birth, worker: usize) {
+        self.sessions.insert(birth.locator, Entry { inner_index: birth.inner_index, worker });
+    }
+
+    /// Follows the life of a session, writes it to the log and says what it means for the steering.
+    pub fn follow(&mut self, event: &SessionEvent) -> Option<Steer> {
+        self.log(event);
+        let EventKind::Transition(transition) = &event.kind else { return None };
+        if transition.id == TransitionId::T01 {
+            let entry = self.sessions.get(&event.locator)?;
+            self.holders.insert(entry.inner_index, event.locator);
+            return Some(Steer { index: entry.inner_index, worker: Some(entry.worker) });
+        }
+        if transition.to != State::Terminated {
+            return None;
+        }
+        let entry = self.sessions.remove(&event.locator)?;
+        let holds = self.holders.get(&entry.inner_index) == Some(&event.locator);
+        holds.then(|| {
+            self.holders.remove(&entry.inner_index);
+            Steer { index: entry.inner_index, worker: None }
+        })
+    }
+
+    /// A session for an operator's table.
+    pub fn row(&self, view: &SessionView, worker: usize) -> SessionRow {
+        SessionRow {
+            locator: view.locator.to_string(),
+            client: self.name(&view.client).to_owned(),
+            state: view.state.to_string(),
+            reason: view.reason.map(|reason| reason.name().to_owned()),
+            epoch: view.epoch,
+            version: view.version,
+            peer: view.tuple.map(|tuple| tuple.peer),
+            local: view.tuple.map(|tuple| tuple.local),
+            transport_id: view.transport.map(|id| id.0),
+            validated: view.validated,
+            worker: worker as u16,
+            queue: view.queue,
+            inner_v4: view.inner_v4,
+            inner_v6: view.inner_v6,
+            rx_packets: view.received.0,
+            rx_bytes: view.received.1,
+            tx_packets: view.sent.0,
+            tx_bytes: view.sent.1,
+            switches: view.switches,
+            age_ms: view.age.as_millis(),
+        }
+    }
+
+    fn name(&self, client: &PublicKey) -> &str {
+        self.names.get(client).map_or("(unknown)", String::as_str)
+    }
+
+    fn log(&self, event: &SessionEvent) {
+        let (session, client) = (event.locator, self.name(&event.client));
+        match &event.kind {
+            EventKind::Created => tracing::debug!(%session, client, "created"),
+            EventKind::Transition(transition) => self.log_transition(session, client, transition),
+            EventKind::Validated { epoch } => tracing::debug!(%session, client, epoch, "path validated"),
+            EventKind::RecoveryComplete { epoch } => tracing::debug!(%session, client, epoch, "recovery complete"),
+            EventKind::Refused { message, reason, tuple } => {
+                let peer = self.address(tuple.peer);
+                tracing::info!(%session, client, message = message.name(), %reason, peer, "refused");
+            }
+        }
+    }
+
+    fn log_transition(&self, session: Locator, client: &str, transition: &Transition) {
+        let Transition { id, from, to, reason, epoch, .. } = transition;
+        let detail = transition.detail.map(Reason::name);
+        let peer = transition.active.map(|binding| self.address(binding.tuple.peer));
+        if *reason == Reason::InvariantViolation {
+            // A defect of ours: somebody should get up for it.
+            tracing::error!(%session, client, ?id, %from, %to, %reason, detail, epoch, peer, "transition");
+        } else if matches!(id, TransitionId::T01 | TransitionId::T11) || *to == State::Terminated {
+            tracing::info!(%session, client, ?id, %from, %to, %reason, detail, epoch, peer, "transition");
+        } else {
+            tracing::debug!(%session, client, ?id, %from, %to, %reason, detail, epoch, peer, "transition");
+        }
+    }
+
+    fn address(&self, address: SocketAddr) -> String {
+        match &self.addresses {
+            Addresses::Plain => address.to_string(),
+            Addresses::Hashed(key) => format!("#{:016x}", key.hash_one(address)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jumpgate_protocol::ident::Slot;
+    use jumpgate_protocol::time::Time;
+
+    use super::*;
+
+    const CLIENT: PublicKey = PublicKey([5; 32]);
+
+    fn roster() -> Roster {
+        let client = Client { name: "alice".into(), public_key: CLIENT, psk: None, index: None };
+        Roster::new(&[client], false)
+    }
+
+    fn locator(number: u64) -> Locator {
+        Locator::new(Slot::new(1).expect("slot"), number)
+    }
+
+    fn transition(session: Locator, id: TransitionId, from: State, to: State) -> SessionEvent {
+        let transition = Transition {
+            id,
+            from,
+            to,
+            reason: Reason::HandshakeOk,
+            detail: None,
+            evidence: None,
+            version: 1,
+            epoch: 1,
+            at: Time::ZERO,
+            retired: None,
+            active: None,
+        };
+        SessionEvent { locator: session, client: CLIENT, kind: EventKind::Transition(transition) }
+    }
+
+    fn born(roster: &mut Roster, session: Locator, inner_index: u32, worker: usize) {
+        roster.sessions.insert(session, Entry { inner_index, worker });
+    }
+
+    fn confirmed(session: Locator) -> SessionEvent {
+        transition(session, TransitionId::T01, State::Birth, State::Attached)
+    }
+
+    fn ended(session: Locator) -> SessionEvent {
+        transition(session, TransitionId::T24, State::Attached, State::Terminated)
+    }
+
+    #[test]
+    fn an_inner_address_is_steered_from_confirmation_to_the_end() {
+        let mut roster = roster();
+        born(&mut roster, locator(1), 7, 1);
+        assert!(roster.knows(locator(1)));
+        assert_eq!(roster.follow(&confirmed(locator(1))), Some(Steer { index: 7, worker: Some(1) }));
+        assert_eq!(roster.follow(&ended(locator(1))), Some(Steer { index: 7, worker: None }));
+        assert_eq!(roster.count(), 0);
+    }
+
+    #[test]
+    fn a_session_that_never_was_confirmed_steers_nothing() {
+        let mut roster = roster();
+        born(&mut roster, locator(1), 7, 1);
+        assert_eq!(roster.follow(&transition(locator(1), TransitionId::T02, State::Birth, State::Terminated)), None);
+        assert_eq!(roster.count(), 0);
+    }
+
+    #[test]
+    fn hs8_the_end_of_a_replaced_session_leaves_the_address_to_its_successor() {
+        let mut roster = roster();
+        born(&mut roster, locator(1), 7, 0);
+        roster.follow(&confirmed(locator(1)));
+        born(&mut roster, locator(2), 7, 1);
+        assert_eq!(roster.follow(&confirmed(locator(2))), Some(Steer { index: 7, worker: Some(1) }));
+        assert_eq!(roster.follow(&ended(locator(1))), None);
+        assert_eq!(roster.follow(&ended(locator(2))), Some(Steer { index: 7, worker: None }));
+    }
+
+    #[test]
+    fn pp87_outer_addresses_stand_in_records_as_keyed_hashes_unless_allowed() {
+        let address: SocketAddr = "198.51.100.7:4000".parse().expect("address");
+        let hashed = roster();
+        assert!(!hashed.address(address).contains("198"));
+        assert_eq!(hashed.address(address), hashed.address(address));
+        assert_ne!(hashed.address(address), roster().address(address), "the key is another in every run");
+        assert_eq!(Roster::new(&[], true).address(address), "198.51.100.7:4000");
+    }
+}

@@ -1,0 +1,261 @@
+//! The worker's loop: rounds, commands, timers, sleep.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use jumpgate_protocol::time::{Span, Time};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{DataPath, Sessions, Traffic, Verdict, WorkerCounters};
+use crate::clock;
+use crate::handover::{Command, Report, WorkerEnd};
+use crate::port::{FrameBatch, Kick, MAX_QUEUES, Role, WorkerPorts};
+use crate::sys::{Socket, Umem};
+
+/// Rounds without work before a worker sleeps: some ten microseconds, in which the next packet of a running transfer
+/// arrives. Longer would take the CPU from others on a small machine.
+const IDLE_ROUNDS: u32 = 32;
+/// Commands obeyed in a round, so that a burst of them does not keep packets waiting.
+const COMMANDS_PER_ROUND: usize = 32;
+/// Longest sleep while sent packets hold frames: nothing wakes a worker when the device is done with them.
+const SLEEP_WITH_PACKETS_IN_FLIGHT: Span = Span::from_millis(1);
+/// Longest sleep while reports wait for room in the queue: nothing wakes a worker when the slow path makes room.
+const SLEEP_WITH_REPORTS_WAITING: Span = Span::from_millis(10);
+
+/// A worker: its share of the ports, its sessions, and the slow path's ear.
+pub struct Worker<S: Sessions, K = Socket> {
+    ports: WorkerPorts<K>,
+    memory: Arc<Umem>,
+    path: DataPath<S>,
+    end: WorkerEnd<S>,
+    batch: FrameBatch,
+    outside: Traffic,
+    inside: Traffic,
+    outside_queues: Vec<u64>,
+    sleeps: u64,
+    stopping: bool,
+    /// A report found no room in the last round.
+    reports_waiting: bool,
+}
+
+impl<S: Sessions, K: Kick> Worker<S, K> {
+    /// A worker that is ready to run.
+    pub fn new(ports: WorkerPorts<K>, path: DataPath<S>, end: WorkerEnd<S>) -> Self {
+        Self {
+            memory: ports.memory().clone(),
+            outside_queues: vec![0; ports.queues(Role::Outside)],
+            ports,
+            path,
+            end,
+            batch: FrameBatch::new(),
+            outside: Traffic::default(),
+            inside: Traffic::default(),
+            sleeps: 0,
+            stopping: false,
+            reports_waiting: false,
+        }
+    }
+
+    /// Forwards until it is told to stop.
+    pub fn run(mut self) {
+        let mut idle = 0;
+        while !self.stopping {
+            let now = clock::now();
+            if self.round(now) {
+                idle = 0;
+                continue;
+            }
+            idle += 1;
+            if idle > IDLE_ROUNDS {
+                self.sleep(now);
+                idle = 0;
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        // The slow path waits for this report, and makes room for it.
+        while !self.end.send(Report::Stopped) {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.end.ring();
+    }
+
+    /// One round: commands, due timers, a batch of every queue, reports. False if there was nothing to do.
+    pub fn round(&mut self, now: Time) -> bool {
+        let mut busy = self.obey(now);
+        if self.path.sessions().next_timeout().is_some_and(|due| due <= now) {
+            self.path.sessions_mut().timeout(now);
+            busy = true;
+        }
+        for role in Role::ALL {
+            for queue in 0..self.ports.queues(role) {
+                busy |= self.forward(now, role, queue);
+            }
+            // Mostly the other port's packets; a heartbeat's answer leaves with the next round's at the latest.
+            self.ports.push_out(match role {
+                Role::Outside => Role::Inside,
+                Role::Inside => Role::Outside,
+            });
+        }
+        self.ports.settle();
+        self.report() || busy
+    }
+
+    /// Moves one batch of one queue; false if there was none.
+    fn forward(&mut self, now: Time, role: Role, queue: usize) -> bool {
+        self.ports.receive(role, queue, &mut self.batch);
+        let count = self.batch.len() as u64;
+        if count == 0 {
+            return false;
+        }
+        let mut bytes = 0;
+        for mut frame in self.batch.drain(..) {
+            bytes += frame.len() as u64;
+            let verdict = match role {
+                Role::Outside => self.path.from_outside(now, &self.memory, &mut frame, queue as u16),
+                Role::Inside => self.path.from_inside(now, &self.memory, &mut frame),
+            };
+            match verdict {
+                Verdict::Send(to) => {
+                    let sent_bytes = frame.len() as u64;
+                    if self.ports.send(to, frame) {
+                        let traffic = match to {
+                            Role::Outside => &mut self.outside,
+                            Role::Inside => &mut self.inside,
+                        };
+                        traffic.sent += 1;
+                        traffic.sent_bytes += sent_bytes;
+                    } else {
+                        self.path.count_congestion();
+                    }
+                }
+                Verdict::Discard => self.ports.discard(frame),
+            }
+        }
+        let traffic = match role {
+            Role::Outside => {
+                self.outside_queues[queue] += count;
+                &mut self.outside
+            }
+            Role::Inside => &mut self.inside,
+        };
+        traffic.received += count;
+        traffic.received_bytes += bytes;
+        true
+    }
+
+    /// Does what the slow path wants; false if it wants nothing.
+    fn obey(&mut self, now: Time) -> bool {
+        for obeyed in 0..COMMANDS_PER_ROUND {
+            let Some(command) = self.end.receive() else { return obeyed > 0 };
+            match command {
+                Command::Birth(birth) => self.path.sessions_mut().birth(now, *birth),
+                Command::Control { arrival, mut packet } => {
+                    // The sessions count what they refuse.
+                    let _ = self.path.sessions_mut().control_in(now, &arrival, &mut packet);
+                }
+                Command::NextHop { id, hop } => self.path.set_hop(id, hop),
+                Command::Route { peer, route } => self.path.set_route(peer, route),
+                Command::Terminate { locator, reason } => {
+                    self.path.sessions_mut().terminate(now, locator, reason);
+                }
+                Command::TerminateAll { reason } => self.path.sessions_mut().terminate_all(now, reason),
+                // If the queue is full the asker is too far behind to want an answer; it asks again.
+                Command::Views => {
+                    self.end.send(Report::Views(self.path.sessions().views(now)));
+                    self.end.ring();
+                }
+                Command::Counters => {
+                    self.end.send(Report::Counters(Box::new(self.counters())));
+                    self.end.ring();
+                }
+                Command::Stop => {
+                    self.stopping = true;
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Tells the slow path what there is to tell; false if there is nothing. What finds no room stays where it is.
+    fn report(&mut self) -> bool {
+        let mut told = false;
+        self.reports_waiting = false;
+        loop {
+            if !self.end.has_room() {
+                self.reports_waiting = true;
+                break;
+            }
+            let report = if let Some(event) = self.path.sessions_mut().poll_event() {
+                Report::Event(event)
+            } else if let Some(reply) = self.path.poll_reply() {
+                Report::Reply(reply)
+            } else if let Some(missing) = self.path.poll_unresolved() {
+                Report::Unresolved { peer: missing.peer, route: missing.route }
+            } else {
+                break;
+            };
+            self.end.send(report);
+            told = true;
+        }
+        if told {
+            self.end.ring();
+        }
+        told
+    }
+
+    /// Sleeps until there is something to do.
+    fn sleep(&mut self, now: Time) {
+        self.flush();
+        let bell = self.ports.bell().clone();
+        bell.arm();
+        if !self.end.has_command() && !self.ports.has_mail() {
+            self.sleeps += 1;
+            let mut fds = ArrayVec::<PollFd<'_>, { 1 + 2 * MAX_QUEUES as usize }>::new();
+            fds.push(PollFd::new(bell.as_fd(), PollFlags::POLLIN));
+            fds.extend(self.ports.pollable().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            // A signal or an error ends the sleep early; the next round sees what there is.
+            let _ = poll(&mut fds, self.sleep_limit(now));
+        }
+        bell.disarm();
+    }
+
+    /// Keeps nothing back: neither a heartbeat's answer, nor frames of other workers' regions.
+    pub(super) fn flush(&mut self) {
+        Role::ALL.into_iter().for_each(|role| self.ports.push_out(role));
+        self.ports.flush();
+    }
+
+    /// How long nothing may have to be done without anybody ringing.
+    fn sleep_limit(&self, now: Time) -> PollTimeout {
+        let timer = self.path.sessions().next_timeout().map(|due| due.since(now));
+        let in_flight = self.ports.has_packets_in_flight().then_some(SLEEP_WITH_PACKETS_IN_FLIGHT);
+        let waiting = self.reports_waiting.then_some(SLEEP_WITH_REPORTS_WAITING);
+        match [timer, in_flight, waiting].into_iter().flatten().min() {
+            // Rounded up: a timer never fires early.
+            Some(span) => {
+                let millis = span.as_micros().div_ceil(1_000);
+                PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        }
+    }
+
+    /// What it counted since its start.
+    pub fn counters(&self) -> WorkerCounters {
+        WorkerCounters {
+            worker: self.ports.worker(),
+            outside: self.outside,
+            inside: self.inside,
+            outside_queues: self.outside_queues.clone(),
+            path: self.path.counters().clone(),
+            sessions: self.path.sessions().drops().clone(),
+            outside_kernel: self.ports.statistics(Role::Outside),
+            inside_kernel: self.ports.statistics(Role::Inside),
+            frames: *self.ports.ledger(),
+            sleeps: self.sleeps,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a worker needs of the sessions that it drives.
+
+use std::net::IpAddr;
+
+use jumpgate_protocol::gateway::{Inner, Outbound, Reply};
+use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::reason::{Reason, ReasonCounters};
+use jumpgate_protocol::time::Time;
+
+/// The sessions of one worker, without a socket, a clock or a thread: the protocol's
+/// [`Shard`](jumpgate_protocol::gateway::Shard), or the [bare forwarder](super::Bare) that bounds what a worker can do.
+pub trait Sessions: Send + 'static {
+    /// How a session is handed over.
+    type Birth: Send;
+    /// What happens to a session.
+    type Event: Send;
+    /// A session as the operator sees it.
+    type View: Send;
+
+    /// Takes over a session.
+    fn birth(&mut self, now: Time, birth: Self::Birth);
+
+    /// Opens a DATA packet in place: the inner packet that may go on, or why it is dropped (BD-1).
+    fn data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason>;
+
+    /// Seals, in place, a packet for the client with that inner index: `packet` has 20 bytes room, the inner packet and
+    /// 16 bytes room. Gives where it goes, or why it is dropped (BD-2).
+    fn data_out(&mut self, inner_index: u32, packet: &mut [u8]) -> Result<Outbound, Reason>;
+
+    /// Takes in a control packet.
+    fn control_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason>;
+
+    /// A peer is reached by another next hop from now on.
+    fn set_route(&mut self, peer: IpAddr, route: u32);
+
+    /// Does what is due.
+    fn timeout(&mut self, now: Time);
+
+    /// When something is due next.
+    fn next_timeout(&self) -> Option<Time>;
+
+    /// The next control packet to send.
+    fn poll_reply(&mut self) -> Option<Reply>;
+
+    /// The next thing that happened.
+    fn poll_event(&mut self) -> Option<Self::Event>;
+
+    /// Ends a session; false if it is unknown.
+    fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool;
+
+    /// Ends every session.
+    fn terminate_all(&mut self, now: Time, reason: Reason);
+
+    /// All sessions as the operator sees them.
+    fn views(&self, now: Time) -> Vec<Self::View>;
+
+    /// Packets that were dropped, by reason.
+    fn drops(&self) -> &ReasonCounters;
+}

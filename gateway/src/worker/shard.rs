@@ -1,0 +1,68 @@
+//! The protocol's shard is what a worker drives in earnest.
+
+use std::net::IpAddr;
+
+use jumpgate_protocol::gateway::{Birth, Inner, Outbound, Reply, SessionEvent, SessionView, Shard};
+use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::reason::{Reason, ReasonCounters};
+use jumpgate_protocol::time::Time;
+
+use super::Sessions;
+
+impl Sessions for Shard {
+    type Birth = Birth;
+    type Event = SessionEvent;
+    type View = SessionView;
+
+    fn birth(&mut self, now: Time, birth: Birth) {
+        Self::birth(self, now, birth);
+    }
+
+    fn data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason> {
+        Self::data_in(self, now, arrival, packet)
+    }
+
+    fn data_out(&mut self, inner_index: u32, packet: &mut [u8]) -> Result<Outbound, Reason> {
+        Self::data_out(self, inner_index, packet)
+    }
+
+    fn control_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason> {
+        Self::control_in(self, now, arrival, packet)
+    }
+
+    fn set_route(&mut self, peer: IpAddr, route: u32) {
+        Self::set_route(self, peer, route);
+    }
+
+    fn timeout(&mut self, now: Time) {
+        Self::timeout(self, now);
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        Self::next_timeout(self)
+    }
+
+    fn poll_reply(&mut self) -> Option<Reply> {
+        Self::poll_reply(self)
+    }
+
+    fn poll_event(&mut self) -> Option<SessionEvent> {
+        Self::poll_event(self)
+    }
+
+    fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {
+        Self::terminate(self, now, locator, reason)
+    }
+
+    fn terminate_all(&mut self, now: Time, reason: Reason) {
+        Self::terminate_all(self, now, reason);
+    }
+
+    fn views(&self, now: Time) -> Vec<SessionView> {
+        Self::views(self, now)
+    }
+
+    fn drops(&self) -> &ReasonCounters {
+        self.counters()
+    }
+}

@@ -1,0 +1,252 @@
+//! Keeps the documents true to the code.
+//!
+//! What a document shows between `<!-- generated: NAME -->` and `<!-- end generated -->` is made here from the tables
+//! that the programs themselves use, or from the names of the tests. The transition table of the specification is written
+//! by hand, because it says more than the code's; it is compared with the code's instead. Scenarios that are described
+//! and not tested, or tested and not described, are errors, and so are links to files that do not exist.
+//!
+//! ```text
+//! cargo run -p jumpgate-protocol --example render              rewrite the generated parts
+//! cargo run -p jumpgate-protocol --example render -- --check   change nothing; exit 1 and name what is stale
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use jumpgate_protocol::machine::{self, Input, State};
+use jumpgate_protocol::reason::{Reason, Use};
+use jumpgate_protocol::{policy, wire};
+
+/// What can stand between markers, by name. Each stands in at least one document.
+const PARTS: [(&str, fn() -> String); 5] = [
+    ("wire-layout", wire::layout::render_markdown),
+    ("transitions", machine::render_markdown),
+    ("reason-codes", reason_codes),
+    ("policy-parameters", policy::render_markdown),
+    ("scenario-tests", scenario_tests),
+];
+/// What a marker begins with; its name and [`MARKER_END`] follow.
+const MARKER: &str = "<!-- generated: ";
+const MARKER_END: &str = " -->";
+/// Ends a generated part.
+const END: &str = "<!-- end generated -->";
+/// Where the hand-written transition table is.
+const SPECIFICATION: &str = "docs/specification.md";
+/// Where the scenarios are described, one a line: `- TC01 (...) ...`.
+const SCENARIOS: &str = "docs/scenarios.md";
+/// What the id of a scenario begins with; its number follows.
+const SCENARIO_FAMILIES: [&str; 7] = ["tc", "i", "a", "p", "k", "o", "s"];
+/// Directories whose sources hold tests.
+const TESTED: [&str; 7] = ["protocol", "sim", "ebpf/common", "gateway", "client", "scripts/lab", "bench"];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let check = match arguments.as_slice() {
+        [] => false,
+        [flag] if flag == "--check" => true,
+        _ => {
+            eprintln!("error: unknown arguments {arguments:?}; there is one: --check");
+            return ExitCode::from(2);
+        }
+    };
+    match run(check) {
+        Ok(problems) if problems.is_empty() => ExitCode::SUCCESS,
+        Ok(problems) => {
+            problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+            ExitCode::FAILURE
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Goes through all documents and gives what is wrong with them.
+fn run(check: bool) -> Result<Vec<String>, String> {
+    let root = root();
+    let mut problems = Vec::new();
+    let mut used = Vec::new();
+    for document in documents(&root)? {
+        let path = root.join(&document);
+        let name = document.display().to_string();
+        let old = fs::read_to_string(&path).map_err(|error| format!("{name}: {error}"))?;
+        let new = fill(&old, &mut used).map_err(|problem| format!("{name}: {problem}"))?;
+        if new != old && check {
+            problems.push(format!("{name} is stale: run `cargo run -p jumpgate-protocol --example render`"));
+        } else if new != old {
+            fs::write(&path, &new).map_err(|error| format!("{name}: {error}"))?;
+            println!("{name}: rewritten");
+        }
+        problems.extend(dead_links(&path, &new).into_iter().map(|link| format!("{name}: dead link to {link}")));
+        if name == SPECIFICATION {
+            problems.extend(differences_of_transitions(&new).into_iter().map(|what| format!("{name}: {what}")));
+        }
+        if name == SCENARIOS {
+            problems.extend(differences_of_scenarios(&new).into_iter().map(|what| format!("{name}: {what}")));
+        }
+    }
+    let unused = PARTS.iter().filter(|(name, _)| !used.contains(name));
+    problems.extend(unused.map(|(name, _)| format!("no document shows the generated part {name}")));
+    Ok(problems)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// README and everything in docs, relative to the root.
+fn documents(root: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(root.join("docs")).map_err(|error| format!("docs: {error}"))?;
+    let names = entries.flatten().map(|entry| Path::new("docs").join(entry.file_name()));
+    let mut all: Vec<PathBuf> = names.filter(|name| name.extension().is_some_and(|kind| kind == "md")).collect();
+    all.push(PathBuf::from("README.md"));
+    all.sort();
+    Ok(all)
+}
+
+/// The document with its generated parts made anew; notes which parts it shows.
+fn fill(document: &str, used: &mut Vec<&'static str>) -> Result<String, String> {
+    let mut out = String::with_capacity(document.len());
+    let mut rest = document;
+    while let Some((before, after)) = rest.split_once(MARKER) {
+        let (name, old) = after.split_once(MARKER_END).ok_or("a marker does not end")?;
+        let (name, render) =
+            PARTS.iter().find(|(known, _)| *known == name).ok_or(format!("nothing generates {name:?}"))?;
+        let (_, behind) = old.split_once(END).ok_or(format!("the part {name} has no {END}"))?;
+        used.push(name);
+        let text = render();
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{before}{MARKER}{name}{MARKER_END}\n\n{}\n\n{END}", text.trim_end());
+        rest = behind;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// All reason codes with their meaning, by number.
+fn reason_codes() -> String {
+    let mut out = String::from("| No | Code | Use | Meaning |\n|---|---|---|---|\n");
+    for reason in Reason::ALL {
+        let uses: Vec<&str> = reason.uses().iter().map(|usage| use_letter(*usage)).collect();
+        let _ = writeln!(out, "| {} | {reason} | {} | {} |", reason.number(), uses.join(" "), reason.meaning());
+    }
+    out
+}
+
+const fn use_letter(usage: Use) -> &'static str {
+    match usage {
+        Use::P => "P",
+        Use::R => "R",
+        Use::E => "E",
+        Use::D => "D",
+    }
+}
+
+/// Links to files beside the document that do not exist.
+fn dead_links(document: &Path, text: &str) -> Vec<String> {
+    let links = text.split("](").skip(1).filter_map(|behind| behind.split(')').next());
+    let targets = links.map(|link| link.split('#').next().unwrap_or(link));
+    targets
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+        .filter(|target| !document.parent().is_some_and(|directory| directory.join(target).exists()))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Where the transition table of the specification says something else than the code's: `| Id | Side | From | Input |
+/// Guard | To | Primary reason | ...`.
+fn differences_of_transitions(specification: &str) -> Vec<String> {
+    let rows: Vec<Vec<&str>> = specification
+        .lines()
+        .filter(|line| line.starts_with("| T"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>())
+        .filter(|cells| cells.len() == 8)
+        .collect();
+    let mut differences = Vec::new();
+    for row in machine::TABLE {
+        let from: Vec<&str> = row.from.iter().map(|state| state.name()).collect();
+        let from = if from.len() == State::ALL.len() - 1 { "any live".to_owned() } else { from.join(", ") };
+        let reasons: Vec<&str> = row.reasons.iter().map(|reason| reason.name()).collect();
+        let to = row.to.map_or("same state", State::name);
+        let code = [from.as_str(), Input::name_of(row.input_priority), to, &reasons.join(", ")];
+        let Some(cells) = rows.iter().find(|cells| cells[0] == row.id.name()) else {
+            differences.push(format!("{} is missing", row.id));
+            continue;
+        };
+        let written = [cells[2], cells[3], cells[5], &cells[6].replace(" or ", ", ")];
+        if written != code {
+            differences.push(format!("{}: the text says {written:?}, the code {code:?}", row.id));
+        }
+    }
+    differences.extend(
+        rows.iter()
+            .filter(|cells| !machine::TABLE.iter().any(|row| row.id.name() == cells[0]))
+            .map(|cells| format!("the code has no {}", cells[0])),
+    );
+    differences
+}
+
+/// The tests whose names begin with the id of a scenario, by id.
+fn scenario_tests() -> String {
+    let mut out = String::from("| Id | Test | In |\n|---|---|---|\n");
+    for (id, tests) in tests_by_scenario() {
+        for (test, file) in tests {
+            let _ = writeln!(out, "| {id} | {test} | `{file}` |");
+        }
+    }
+    out
+}
+
+/// Ids of scenarios with the tests that are named after them, and the files that these are in.
+fn tests_by_scenario() -> BTreeMap<String, BTreeSet<(String, String)>> {
+    let mut found: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
+    let mut directories: Vec<PathBuf> = TESTED.iter().map(PathBuf::from).collect();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(root().join(&directory)).into_iter().flatten().flatten() {
+            let path = directory.join(entry.file_name());
+            if entry.path().is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                let source = fs::read_to_string(entry.path()).unwrap_or_default();
+                for (id, test) in source.lines().filter_map(scenario_of_line) {
+                    found.entry(id).or_default().insert((test, path.display().to_string()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Id and sentence of the test that a line begins: `fn tc01_a_sentence(`, or `name: "tc01: a sentence"` in the laboratory.
+fn scenario_of_line(line: &str) -> Option<(String, String)> {
+    let line = line.trim_start();
+    if line.starts_with("//") {
+        return None;
+    }
+    let name = match line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) {
+        Some(function) => function.split('(').next()?.replacen('_', ": ", 1).replace('_', " "),
+        None => line.split_once("name: \"")?.1.split('"').next()?.to_owned(),
+    };
+    let (id, sentence) = name.split_once(": ")?;
+    let number = id.trim_start_matches(|letter: char| letter.is_ascii_lowercase());
+    let family = &id[..id.len() - number.len()];
+    let is_scenario =
+        SCENARIO_FAMILIES.contains(&family) && number.len() >= 2 && number.bytes().all(|digit| digit.is_ascii_digit());
+    is_scenario.then(|| (id.to_ascii_uppercase(), sentence.to_owned()))
+}
+
+/// Scenarios that are described without a test, or tested without a description.
+fn differences_of_scenarios(document: &str) -> Vec<String> {
+    let described: BTreeSet<&str> =
+        document.lines().filter_map(|line| line.strip_prefix("- ")?.split(' ').next()).collect();
+    let tests = tests_by_scenario();
+    let missing = tests.keys().filter(|id| !described.contains(id.as_str())).map(|id| format!("{id} is not described"));
+    let untested = described.iter().filter(|id| !tests.contains_key(**id)).map(|id| format!("{id} has no test"));
+    missing.chain(untested).collect()
+}

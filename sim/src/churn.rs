@@ -1,0 +1,153 @@
+//! Many clients over bad networks: a script of everything that can happen to them, drawn from one seed.
+
+use std::fmt;
+
+use jumpgate_protocol::policy::{Policy, Profile};
+use jumpgate_protocol::time::Span;
+
+use crate::net::{Dice, Impairment};
+use crate::world::{World, WorldConfig};
+
+/// How often something happens to somebody, and each client sends a packet each way.
+const STEP: Span = Span::from_millis(100);
+/// Steps between two looks at every session (INV-28).
+const AUDIT_EVERY: u64 = 50;
+/// A few bad things in a row for one client in so many clients, each step.
+const CLIENTS_A_STROKE: u64 = 8;
+/// Paths of each client.
+const PATHS: u16 = 2;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Churn {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// How many clients.
+    pub sessions: usize,
+    /// How much virtual time.
+    pub length: Span,
+    /// The policy of every session.
+    pub profile: Profile,
+}
+
+/// What a run left behind; equal for equal seeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Transitions at the gateway.
+    pub transitions: u64,
+    /// Commits of T11 among them.
+    pub commits: u64,
+    /// Inner packets that came through upwards.
+    pub received: usize,
+    /// Inner packets that came through downwards.
+    pub delivered: usize,
+    /// Packets sealed, each under a nonce of its own.
+    pub sealed: usize,
+    /// Clients that have a session at the end.
+    pub connected: usize,
+    /// Most commits that one session made within a sliding minute.
+    pub busiest_minute: usize,
+    /// All transitions of both ends with their times, as one number.
+    pub digest: u64,
+    /// What the checkers found.
+    pub violations: Vec<String>,
+}
+
+impl Churn {
+    /// Plays it.
+    pub fn run(&self) -> Outcome {
+        let config = WorldConfig { seed: self.seed, workers: 2, policy: Policy::profile(self.profile) };
+        let mut world = World::new(&config, self.sessions, PATHS);
+        let mut dice = Dice::new(self.seed ^ 0xd1ce);
+        let rough = Impairment {
+            delay: Span::from_millis(20),
+            jitter: Span::from_millis(15),
+            loss: 20,
+            duplicate: 10,
+            corrupt: 5,
+            blackhole: false,
+        };
+        for client in 0..self.sessions {
+            for path in 1..=PATHS {
+                world.impair(client, path, rough);
+            }
+            world.connect(client);
+        }
+        let steps = self.length.as_micros() / STEP.as_micros();
+        for step in 0..steps {
+            for _ in 0..(self.sessions as u64).div_ceil(CLIENTS_A_STROKE) {
+                strike(&mut world, &mut dice, self.sessions, rough);
+            }
+            for client in 0..self.sessions {
+                // While nothing is bound there is nothing to send on.
+                let _dropped = world.send_up(client, b"up");
+                let _dropped = world.send_down(client, b"down");
+                if world.client(client).client.is_idle() {
+                    world.connect(client);
+                }
+            }
+            world.run_for(STEP);
+            if step % AUDIT_EVERY == 0 {
+                world.audit();
+            }
+        }
+        world.audit();
+        let connected = (0..self.sessions).filter(|client| world.client(*client).client.is_connected()).count();
+        let delivered = (0..self.sessions).map(|client| world.client(client).delivered.len()).sum();
+        let checker = world.checker();
+        Outcome {
+            transitions: checker.transitions(),
+            commits: checker.commits(),
+            received: world.received.len(),
+            delivered,
+            sealed: world.sealed(),
+            connected,
+            busiest_minute: checker.busiest_minute(),
+            digest: checker.digest(),
+            violations: checker.violations().to_vec(),
+        }
+    }
+}
+
+/// One thing happens to one client.
+fn strike(world: &mut World, dice: &mut Dice, clients: usize, rough: Impairment) {
+    let client = dice.below(clients as u64) as usize;
+    let path = 1 + dice.below(u64::from(PATHS)) as u16;
+    match dice.below(12) {
+        0 => world.link_down(client, path),
+        1 | 2 => world.link_up(client, path),
+        3 => world.rebind(client, path),
+        4 => world.impair(client, path, Impairment { blackhole: true, ..rough }),
+        5 | 6 => world.impair(client, path, rough),
+        7 => {
+            // Refused where there is no session or no such path: the throw does not know.
+            let _refused = world.move_to(client, path);
+        }
+        8 => {
+            // One way only.
+            if let Some(link) = world.client(client).links.get_mut(&path) {
+                link.down.blackhole = true;
+            }
+        }
+        9 => world.sleep(client),
+        10 => world.wake(client),
+        _ => {}
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "transitions at the gateway  {:>12}", self.transitions)?;
+        writeln!(f, "switches committed          {:>12}", self.commits)?;
+        writeln!(f, "busiest minute of a session {:>12}", self.busiest_minute)?;
+        writeln!(f, "inner packets up            {:>12}", self.received)?;
+        writeln!(f, "inner packets down          {:>12}", self.delivered)?;
+        writeln!(f, "packets sealed              {:>12}", self.sealed)?;
+        writeln!(f, "clients with a session      {:>12}", self.connected)?;
+        writeln!(f, "digest of the run       {:016x}", self.digest)?;
+        for violation in &self.violations {
+            writeln!(f, "VIOLATION {violation}")?;
+        }
+        write!(f, "violations                  {:>12}", self.violations.len())
+    }
+}

@@ -1,0 +1,118 @@
+//! Oracles over the packets of a run, by means that the protocol code does not share: nonces are never used twice,
+//! copies change nothing, and nobody is flooded through the gateway.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+
+use jumpgate_protocol::ident::Locator;
+use jumpgate_protocol::machine::Transition;
+use jumpgate_protocol::wire::Header;
+
+/// Bytes to an unvalidated binding per byte from its tuple (INV-33).
+const AMPLIFICATION_FACTOR: u64 = 3;
+
+/// Who sealed a packet; each direction has keys of its own (KY-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sealer {
+    Client,
+    Gateway,
+}
+
+/// INV-36: under one key no nonce seals two different packets. The key follows from direction, session, key epoch and
+/// type; with the counter that names the nonce.
+#[derive(Default)]
+pub(crate) struct NonceOracle(HashMap<(Sealer, Locator, u8, u8, u64), u64>);
+
+impl NonceOracle {
+    /// Takes a packet as it was sent. Gives the violation, if it is one.
+    pub(crate) fn sealed(&mut self, by: Sealer, packet: &[u8]) -> Option<String> {
+        let header = Header::parse(packet).ok()?;
+        let nonce = (by, header.locator, header.key_epoch, header.kind as u8, header.counter);
+        let bytes = fingerprint(packet);
+        let first = *self.0.entry(nonce).or_insert(bytes);
+        (first != bytes).then(|| format!("INV-36: {by:?} sealed two packets under one nonce: {header:?}"))
+    }
+
+    /// Packets seen.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// What was accepted once: every further delivery of the same bytes is a replay (INV-12).
+#[derive(Default)]
+pub(crate) struct ReplayOracle(HashSet<u64>);
+
+impl ReplayOracle {
+    pub(crate) fn is_replay(&self, packet: &[u8]) -> bool {
+        self.0.contains(&fingerprint(packet))
+    }
+
+    pub(crate) fn accepted(&mut self, fingerprint: u64) {
+        self.0.insert(fingerprint);
+    }
+}
+
+/// INV-33: what an unvalidated binding gets, against what came from its tuple.
+#[derive(Default)]
+pub(crate) struct AmplificationOracle(BTreeMap<Locator, Account>);
+
+struct Account {
+    peer: SocketAddr,
+    epoch: u64,
+    received: u64,
+    sent: u64,
+}
+
+impl AmplificationOracle {
+    /// A transition at the gateway, with the packet that is being worked on.
+    pub(crate) fn transition(&mut self, locator: Locator, transition: &Transition, arriving: (SocketAddr, usize)) {
+        match transition.active.filter(|binding| !binding.validated) {
+            Some(binding) => {
+                let known = self.0.get(&locator).is_some_and(|account| account.epoch == binding.epoch);
+                if !known {
+                    let received = if arriving.0 == binding.tuple.peer { arriving.1 as u64 } else { 0 };
+                    let account = Account { peer: binding.tuple.peer, epoch: binding.epoch, received, sent: 0 };
+                    self.0.insert(locator, account);
+                }
+            }
+            None => {
+                self.0.remove(&locator);
+            }
+        }
+    }
+
+    pub(crate) fn validated(&mut self, locator: Locator) {
+        self.0.remove(&locator);
+    }
+
+    /// A packet that is no copy came from there, before it was worked on.
+    pub(crate) fn received(&mut self, peer: SocketAddr, bytes: usize) {
+        for account in self.0.values_mut().filter(|account| account.peer == peer) {
+            account.received += bytes as u64;
+        }
+    }
+
+    /// A packet goes there. Gives the violation, if it is one.
+    pub(crate) fn sent(&mut self, peer: SocketAddr, bytes: usize) -> Option<String> {
+        let mut wrong = None;
+        for (locator, account) in self.0.iter_mut().filter(|(_, account)| account.peer == peer) {
+            account.sent += bytes as u64;
+            if account.sent > account.received * AMPLIFICATION_FACTOR {
+                wrong = Some(format!(
+                    "INV-33: {} bytes to the unvalidated binding of {locator} for {}",
+                    account.sent, account.received
+                ));
+            }
+        }
+        wrong
+    }
+}
+
+/// A packet as one number.
+pub(crate) fn fingerprint(packet: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    packet.hash(&mut hasher);
+    hasher.finish()
+}

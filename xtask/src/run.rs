@@ -1,0 +1,91 @@
+//! Tasks that run what was built: gateway, demo, tests, benchmarks.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result};
+
+use crate::build::{self, Profile, program};
+use crate::setup;
+use crate::shell::{self, is_root, line, step};
+
+/// Runs the gateway in the foreground. It attaches the XDP programs itself, and detaches them when it ends.
+pub(crate) fn load(config: &Path) -> Result<ExitCode> {
+    let config = config.canonicalize().with_context(|| format!("no configuration {}", config.display()))?;
+    build::build(&["jumpgate"], Profile::Release)?;
+    let mut command = shell::as_root(program("jumpgate", Profile::Release))?;
+    command.args(["run", "--config"]).arg(config);
+    step(&line(&command));
+    // Replaces this process, so that Ctrl-C and service managers reach the gateway itself.
+    Err(command.exec()).with_context(|| format!("cannot run `{}`", line(&command)))
+}
+
+/// Detaches what a crashed gateway left.
+pub(crate) fn unload(interfaces: &[String]) -> Result<ExitCode> {
+    build::build(&["jumpgate"], Profile::Release)?;
+    let mut command = shell::as_root(program("jumpgate", Profile::Release))?;
+    command.arg("unload").args(interfaces);
+    finish(command)
+}
+
+/// Builds everything and runs the demo.
+pub(crate) fn demo(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::tools()?;
+    build::programs(Profile::Release)?;
+    let mut command = shell::as_root(program("jumpgate-lab", Profile::Release))?;
+    command.arg("demo").args(arguments);
+    finish(command)
+}
+
+/// Runs all tests, and says at the end what was not run and why.
+pub(crate) fn test() -> Result<ExitCode> {
+    let missing_tools = setup::tools().err();
+    let mut skipped = Vec::new();
+    if !is_root() {
+        skipped.push("tests that load XDP programs or make network namespaces: they need root");
+    }
+    let mut command = shell::cargo();
+    command.args(["test", "--locked", "--workspace"]);
+    step(&line(&command));
+    let mut passed = shell::status(&mut command)?.success();
+
+    match &missing_tools {
+        None if is_root() => passed &= laboratory()?,
+        None => skipped.push("the laboratory, end to end: it needs root"),
+        Some(error) => {
+            eprintln!("{error:#}");
+            skipped.push("the laboratory, end to end: programs are missing that could not be installed");
+        }
+    }
+    for what in &skipped {
+        println!("SKIPPED {what}");
+    }
+    if !is_root() {
+        println!("To run them too: sudo --preserve-env=PATH cargo xtask test");
+    }
+    step(if passed { "all tests that ran have passed" } else { "FAILED" });
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a program of the workspace, optimised.
+pub(crate) fn package(package: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    build::build(&[package], Profile::Release)?;
+    let mut command = Command::new(program(package, Profile::Release));
+    command.args(arguments);
+    finish(command)
+}
+
+fn laboratory() -> Result<bool> {
+    build::programs(Profile::Debug)?;
+    let mut command = Command::new(program("jumpgate-lab", Profile::Debug));
+    command.arg("e2e");
+    step(&line(&command));
+    Ok(shell::status(&mut command)?.success())
+}
+
+fn finish(mut command: Command) -> Result<ExitCode> {
+    step(&line(&command));
+    Ok(shell::exit_code(shell::status(&mut command)?))
+}

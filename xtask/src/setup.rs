@@ -1,0 +1,121 @@
+//! Installs what the machine lacks, and only that.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::ebpf;
+use crate::shell::{self, find, output, step};
+
+/// The linker's version that fits LLVM 22, which Debian's rustc-web uses.
+const BPF_LINKER_VERSION: &str = "0.13.0";
+/// Debian's LLVM 22, for the linker's build.
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+/// The Debian packages with a Rust compiler and `core` for BPF, and the LLVM of that compiler.
+const BPF_PACKAGES: [&str; 3] = ["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev"];
+
+/// A program that some task runs, and the Debian package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const TOOLS: [Tool; 4] = [
+    Tool { program: "cc", package: "build-essential", purpose: "compiles the C parts of aws-lc-rs, links everything" },
+    Tool { program: "ip", package: "iproute2", purpose: "namespaces of the laboratory" },
+    Tool { program: "nft", package: "nftables", purpose: "NAT routers of the laboratory" },
+    Tool { program: "ethtool", package: "ethtool", purpose: "offloads and queues of its interfaces" },
+];
+
+/// Sets up what the tasks need; with `bpf`, also what compiling the XDP programs needs.
+pub(crate) fn run(bpf: bool) -> Result<()> {
+    if !tools()? {
+        step("every program that build, demo and test need is there");
+    }
+    if bpf {
+        compiler()?;
+        linker()?;
+    }
+    Ok(())
+}
+
+/// Installs missing programs; says whether there were any.
+pub(crate) fn tools() -> Result<bool> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| find(tool.program).is_none()).collect();
+    for tool in &missing {
+        step(&format!("{} is missing ({}): package {}", tool.program, tool.purpose, tool.package));
+    }
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    install(&packages)?;
+    Ok(true)
+}
+
+fn compiler() -> Result<()> {
+    match ebpf::compiler() {
+        Some(ebpf::Compiler::Debian) => step("Rust compiler for BPF: Debian's rustc-web"),
+        Some(ebpf::Compiler::Nightly) => step("Rust compiler for BPF: rustup's nightly with rust-src"),
+        None if find("apt-get").is_some() && is_available(BPF_PACKAGES[0]) => install(&BPF_PACKAGES)?,
+        None if find("rustup").is_some() => {
+            step("installing rustup's nightly with rust-src");
+            let arguments = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
+            shell::run(Command::new("rustup").args(arguments))?;
+        }
+        None => bail!(
+            "neither Debian's {} nor rustup is here: install one, for example from https://rustup.rs, and repeat",
+            BPF_PACKAGES.join(", ")
+        ),
+    }
+    Ok(())
+}
+
+fn linker() -> Result<()> {
+    if let Some(path) = ebpf::linker() {
+        step(&format!("bpf-linker: {}", path.display()));
+        return Ok(());
+    }
+    step("installing bpf-linker (about a minute)");
+    let mut command = shell::cargo();
+    command.args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION]);
+    if ebpf::compiler() == Some(ebpf::Compiler::Debian) {
+        // The linker reads the compiler's bitcode, so both must have the same LLVM.
+        command.args(["--no-default-features", "--features", "llvm-22"]).env("LLVM_PREFIX", LLVM_PREFIX);
+    }
+    shell::run(&mut command)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    if find("apt-get").is_none() {
+        bail!(
+            "this is no Debian: install what these Debian packages have with your package manager, then repeat: {}",
+            packages.join(" ")
+        );
+    }
+    step(&format!("apt-get install {}", packages.join(" ")));
+    let install = || -> Result<Command> {
+        let mut command = shell::as_root("apt-get")?;
+        command.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        Ok(command)
+    };
+    if shell::status(&mut install()?)?.success() {
+        return Ok(());
+    }
+    step("that failed, perhaps because the package lists are old: apt-get update, and again");
+    shell::run(shell::as_root("apt-get")?.arg("update"))?;
+    shell::run(&mut install()?)
+}
+
+/// Whether apt knows a version of that package to install.
+fn is_available(package: &str) -> bool {
+    let known = || output(Command::new("apt-cache").args(["show", "--no-all-versions", package])).is_some();
+    if known() {
+        return true;
+    }
+    // A fresh machine may have no package lists at all.
+    let updated = shell::as_root("apt-get").and_then(|mut apt| shell::run(apt.arg("update")));
+    updated.is_ok() && known()
+}
