@@ -1,8 +1,11 @@
 //! Benchmarks of the gateway's own code. Each prints what it measured as a ratio to a bound that was measured in the same
 //! run, together with the environment and the method: these figures are worth nothing without both.
 
+pub mod aead;
 pub mod alloc;
 pub mod datapath;
 pub mod environment;
+pub mod forward;
+pub mod frames;
 pub mod sessions;
 pub mod stats;

@@ -1,15 +1,17 @@
 //! `jumpgate-bench`: measures the gateway against a bound, in the same run.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use jumpgate::xdp::ModeChoice;
 use jumpgate_bench::alloc::Counting;
 use jumpgate_bench::datapath::{self, Row};
 use jumpgate_bench::environment::Environment;
+use jumpgate_bench::forward::{self, Conditions, Forward, Plan};
 use serde::Serialize;
 
 #[global_allocator]
@@ -22,7 +24,7 @@ const GOAL_BYTES: usize = 1_400;
 
 /// Measure Jumpgate; figures are ratios to a bound measured in the same run.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     benchmark: Benchmark,
@@ -32,6 +34,8 @@ struct Arguments {
 enum Benchmark {
     /// User-space cost per packet, both ways, against the bare AEAD
     Datapath(DatapathArguments),
+    /// Packets per second of a whole worker on veth, kernel included, against a forwarder without sessions (needs root)
+    Forward(ForwardArguments),
 }
 
 #[derive(Args)]
@@ -50,22 +54,109 @@ struct DatapathArguments {
     json: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct ForwardArguments {
+    /// Lengths of the inner packets, in bytes
+    #[arg(long, value_delimiter = ',', default_values_t = [64, GOAL_BYTES])]
+    bytes: Vec<usize>,
+    /// Sessions that the packets belong to
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sessions: u32,
+    /// Packets of a burst under load; each takes 2 KiB of memory
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1_000..=2_000_000))]
+    packets: u32,
+    /// Repetitions of each measurement
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repetitions: u32,
+    /// How the XDP programs run
+    #[arg(long, value_enum, default_value_t = XdpMode::Native)]
+    mode: XdpMode,
+    /// CPU of the worker; the first by default
+    #[arg(long)]
+    worker_cpu: Option<usize>,
+    /// CPU of the generator; the last by default
+    #[arg(long)]
+    generator_cpu: Option<usize>,
+    /// Also write the result as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum XdpMode {
+    /// In the driver
+    Native,
+    /// In the kernel's receive path
+    Generic,
+}
+
 #[derive(Serialize)]
-struct Report {
+struct Report<R> {
     benchmark: &'static str,
     environment: Environment,
-    rows: Vec<Row>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conditions: Option<Conditions>,
+    rows: Vec<R>,
+}
+
+impl<R: Serialize> Report<R> {
+    fn write(&self, file: Option<&Path>) -> Result<()> {
+        let Some(path) = file else { return Ok(()) };
+        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        serde_json::to_writer_pretty(file, self).with_context(|| format!("cannot write {}", path.display()))
+    }
 }
 
 fn main() -> ExitCode {
-    let Benchmark::Datapath(arguments) = Arguments::parse().benchmark;
-    match run_datapath(&arguments) {
+    let result = match Arguments::parse().benchmark {
+        Benchmark::Datapath(arguments) => run_datapath(&arguments),
+        Benchmark::Forward(arguments) => run_forward(&arguments),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_forward(arguments: &ForwardArguments) -> Result<ExitCode> {
+    let environment = Environment::read();
+    println!("{}", environment.line());
+    let cpus = forward::cpus()?;
+    let (Some(&first), Some(&last)) = (cpus.first(), cpus.last()) else { bail!("this process may use no CPU") };
+    let mut forward = Forward::new(Plan {
+        sessions: arguments.sessions as usize,
+        packets: arguments.packets as usize,
+        repetitions: arguments.repetitions as usize,
+        mode: match arguments.mode {
+            XdpMode::Native => ModeChoice::Native,
+            XdpMode::Generic => ModeChoice::Generic,
+        },
+        worker_cpu: arguments.worker_cpu.unwrap_or(first),
+        generator_cpu: arguments.generator_cpu.unwrap_or(last),
+    })?;
+    let conditions = forward.conditions();
+    println!("{conditions}\n\n{}", forward::report::header());
+    let progress = progress_bar((arguments.bytes.len() * (forward::WARM_UP + arguments.repetitions as usize)) as u64)?;
+    let mut rows = Vec::new();
+    for &bytes in &arguments.bytes {
+        progress.set_message(format!("{bytes} bytes"));
+        let measured = forward.measure(bytes, || progress.inc(1))?;
+        progress.suspend(|| measured.iter().for_each(|row| println!("{row}")));
+        rows.extend(measured);
+    }
+    progress.finish_and_clear();
+    Report { benchmark: "forward", environment, conditions: Some(conditions), rows }
+        .write(arguments.json.as_deref())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn progress_bar(steps: u64) -> Result<ProgressBar> {
+    let progress = ProgressBar::new(steps);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
+    Ok(progress)
 }
 
 fn run_datapath(arguments: &DatapathArguments) -> Result<ExitCode> {
@@ -85,8 +176,7 @@ fn run_datapath(arguments: &DatapathArguments) -> Result<ExitCode> {
         .iter()
         .flat_map(|bytes| arguments.sessions.iter().map(move |sessions| (*bytes, *sessions)))
         .collect();
-    let progress = ProgressBar::new(cases.len() as u64);
-    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
+    let progress = progress_bar(cases.len() as u64)?;
     let mut rows = Vec::new();
     for (bytes, sessions) in cases {
         progress.set_message(format!("{bytes} bytes, {sessions} sessions"));
@@ -98,11 +188,7 @@ fn run_datapath(arguments: &DatapathArguments) -> Result<ExitCode> {
     progress.finish_and_clear();
     print_goal(&rows);
     let allocations: u64 = rows.iter().map(|row| row.allocations).sum();
-    let report = Report { benchmark: "datapath", environment, rows };
-    if let Some(path) = &arguments.json {
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        serde_json::to_writer_pretty(file, &report)?;
-    }
+    Report { benchmark: "datapath", environment, conditions: None, rows }.write(arguments.json.as_deref())?;
     if allocations > 0 {
         eprintln!("error: the packet path allocated {allocations} times; it must not allocate at all");
         return Ok(ExitCode::FAILURE);

@@ -20,8 +20,12 @@ pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0,
 pub const INNER_MTU: u16 = 1_416;
 /// Route id of the clients, where somebody resolves it.
 pub const ROUTE: u32 = 1;
+/// First of the clients' inner addresses.
+pub const POOL_BASE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 /// Room for the clients' inner addresses.
-const POOL_SIZE: u32 = 1 << 17;
+pub const POOL_SIZE: u32 = 1 << 17;
+/// Silence that no session is to notice: the longest that PP21 and PP22 allow.
+const SILENCE_ALLOWED: Span = Span::from_millis(30_000);
 /// Every client lives on this path.
 const PATH: TransportId = TransportId(1);
 
@@ -50,17 +54,20 @@ pub struct Population {
 }
 
 impl Population {
-    /// Makes `count` sessions by real handshakes.
-    pub fn new(count: usize, seed: u64) -> Result<Self> {
+    /// Makes `count` sessions by real handshakes, from `start` on by the gateway's clock.
+    pub fn new(count: usize, seed: u64, start: Time) -> Result<Self> {
         let mut entropy = SeededEntropy::new(seed);
         let secret = StaticSecret::generate(&mut entropy);
         let gateway = secret.public();
         let secrets: Vec<_> = (0..count).map(|_| StaticSecret::generate(&mut entropy)).collect();
-        let pool = AddressPool::new(Some(Ipv4Addr::new(10, 0, 0, 0)), None, POOL_SIZE);
+        let pool = AddressPool::new(Some(POOL_BASE), None, POOL_SIZE);
         let mut policy = Policy::profile(Profile::Default);
         policy.limits.handshakes_total = Rate::even(10_000_000);
         policy.limits.max_half_open = 1_000_000;
-        let mut now = Time::from_millis(1_000);
+        // No heartbeats are exchanged here; what a benchmark sends is all that a session hears.
+        policy.volatility.heartbeat_volatile = SILENCE_ALLOWED;
+        policy.volatility.transport_dead = SILENCE_ALLOWED.times(2);
+        let mut now = start;
         let config = DeskConfig {
             secret,
             clients: secrets.iter().map(|secret| (secret.public(), ClientEntry::default())).collect(),
@@ -133,7 +140,7 @@ fn connect(
         }
     }
     let inner = inner.context("the client got no inner address")?;
-    let index = u32::from(inner) - u32::from(Ipv4Addr::new(10, 0, 0, 0));
+    let index = u32::from(inner) - u32::from(POOL_BASE);
     Ok(Peer { client, inner, index, outer })
 }
 
@@ -143,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_client_of_a_population_has_a_live_session() {
-        let population = Population::new(5, 1).unwrap();
+        let population = Population::new(5, 1, Time::from_millis(1_000)).unwrap();
         assert_eq!(population.shard.len(), 5);
         assert!(population.peers.iter().all(|peer| peer.client.is_connected()));
     }

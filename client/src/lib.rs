@@ -20,6 +20,7 @@
 //! | [`tun`], [`socket`], [`batch`] | packets in and out, in place and in batches |
 //! | [`control`], [`report`], [`show`] | status and events: served, defined, printed |
 //! | [`config`], [`keys`], [`state`] | the file, the keys, and what outlives a run |
+//! | [`privilege`], [`signal`] | whether it may start, and when it must end |
 //!
 //! Whatever way the process ends, the kernel removes the TUN with its addresses and routes. The pinned routes to the
 //! gateway are removed at a clean end; those of a killed run by the next one.
@@ -34,6 +35,7 @@ pub mod control;
 pub mod driver;
 pub mod keys;
 pub mod link;
+pub mod privilege;
 pub mod report;
 mod rp_filter;
 pub mod show;

@@ -173,6 +173,11 @@ impl<S: Sessions> WorkerEnd<S> {
         self.reports.push(report).is_ok()
     }
 
+    /// Whether the slow path's end is gone: nobody takes reports any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.reports) == 1
+    }
+
     /// Wakes the slow path for the reports that were sent.
     pub(crate) fn ring(&self) {
         self.slow.ring();

@@ -84,37 +84,55 @@ pub fn inner_mtu(outside: &Device) -> Result<u32, Fault> {
     Err(Fault::operator(problem, format!("ip link set {} mtu {needed}, or more", outside.link.name)))
 }
 
-/// How many workers there will be, and on which CPUs.
-pub fn workers(config: &Config, outside: &Device) -> Result<Vec<usize>, Fault> {
+/// How many workers there will be, and on which CPUs. Each sends on a queue of its own, so no port that is there already
+/// may have fewer queues; a pair gets as many as are needed.
+pub fn workers(config: &Config, ports: &[Device]) -> Result<Vec<usize>, Fault> {
     let usable = usable_cpus()?;
-    if let Some(cpus) = &config.workers.cpus {
-        if let Some(cpu) = cpus.iter().find(|cpu| !usable.contains(cpu)) {
-            let cure = format!("use some of {usable:?}, or leave workers.cpus out");
-            return Err(Fault::operator(format!("workers.cpus: this process may not run on CPU {cpu}"), cure));
+    let Some(narrowest) = ports.iter().min_by_key(|device| device.queues) else { return Ok(usable) };
+    let cpus = match &config.workers.cpus {
+        Some(cpus) => {
+            if let Some(cpu) = cpus.iter().find(|cpu| !usable.contains(cpu)) {
+                let cure = format!("use some of {usable:?}, or leave workers.cpus out");
+                return Err(Fault::operator(format!("workers.cpus: this process may not run on CPU {cpu}"), cure));
+            }
+            cpus.clone()
         }
-        return Ok(cpus.clone());
+        None => {
+            let count = config.workers.count.unwrap_or_else(|| usable.len().min(narrowest.queues as usize));
+            usable.iter().copied().cycle().take(count).collect()
+        }
+    };
+    if cpus.len() <= narrowest.queues as usize {
+        return Ok(cpus);
     }
-    let count = config.workers.count.unwrap_or_else(|| usable.len().min(outside.queues as usize));
-    Ok(usable.iter().copied().cycle().take(count).collect())
+    let (count, name) = (cpus.len(), &narrowest.link.name);
+    let problem = format!("workers.count: {count} workers, but {name} has {} queue(s)", narrowest.queues);
+    Err(Fault::operator(problem, format!("lower workers.count, or: ethtool -L {name} combined {count}")))
 }
 
-/// Sentences about settings of this host that are not wrong in themselves, but keep clients from reaching anything.
-pub fn advice(config: &Config) -> Vec<String> {
-    if config.inside.kind == InsideKind::Nic {
-        return Vec::new();
+/// Sentences about settings of this host that are not wrong in themselves, but may keep packets from where they shall go.
+pub fn advice(config: &Config, netlink: &mut Netlink) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if netlink.has_policy_routing().unwrap_or(false) {
+        sentences.push(
+            "this host has policy routing (`ip rule`); tunnel packets follow the main table alone, so keep the routes to \
+             clients there"
+                .to_owned(),
+        );
     }
     let pool = &config.inside.pool;
     let settings = [
         (pool.v4().is_some(), "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
         (pool.v6().is_some(), "net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
     ];
-    settings
-        .into_iter()
-        .filter(|(used, _, path)| *used && fs::read_to_string(path).is_ok_and(|value| value.trim() == "0"))
-        .map(|(_, name, _)| {
-            format!("this host does not forward, so clients reach nothing but it; cure: sysctl -w {name}=1")
-        })
-        .collect()
+    for (used, name, path) in settings {
+        let by_this_host = used && config.inside.kind == InsideKind::Veth;
+        if by_this_host && fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
+            sentences
+                .push(format!("{name} is 0 on this host, so clients reach nothing but it; cure: sysctl -w {name}=1"));
+        }
+    }
+    sentences
 }
 
 fn usable_cpus() -> Result<Vec<usize>, Fault> {

@@ -65,10 +65,7 @@ pub fn check(config: &Config) -> Result<(), Fault> {
     let mut netlink = Netlink::open()?;
     let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
     let inner_mtu = host::inner_mtu(&outside)?;
-    let cpus = host::workers(config, &outside)?;
-    if config.inside.kind == InsideKind::Nic {
-        host::device(&mut netlink, "inside.interface", &config.inside.interface)?;
-    }
+    let cpus = host::workers(config, &existing_ports(config, &mut netlink, &outside)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
     runtime.block_on(async { Sockets::open(&config.outside.listen).map(drop) })?;
     announce(&format!(
@@ -79,7 +76,7 @@ pub fn check(config: &Config) -> Result<(), Fault> {
         outside.link.mtu,
         cpus.len(),
     ));
-    host::advice(config).iter().for_each(|sentence| announce(sentence));
+    host::advice(config, &mut netlink).iter().for_each(|sentence| announce(sentence));
     announce("a gateway could run here");
     Ok(())
 }
@@ -129,7 +126,7 @@ impl Gateway {
         let watcher = Watcher::open()?;
         let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
         let inner_mtu = host::inner_mtu(&outside)?;
-        let cpus = host::workers(config, &outside)?;
+        let cpus = host::workers(config, &existing_ports(config, &mut netlink, &outside)?)?;
         let sockets = Sockets::open(&config.outside.listen)?;
         let inside = start_inside(config, &mut netlink, cpus.len() as u32, inner_mtu)?;
 
@@ -147,6 +144,9 @@ impl Gateway {
         }
         report_ports(config, &ports, [&outside, &inside.device], &attached);
 
+        for sentence in host::advice(config, &mut netlink) {
+            tracing::warn!("{sentence}");
+        }
         let policy = Arc::new(config.policy.clone());
         let endpoints = endpoints(config, &mut netlink, &outside)?;
         let desk = new_desk(config, &policy, inner_mtu, &endpoints);
@@ -178,9 +178,6 @@ impl Gateway {
             config.policy.profile,
             config.policy.version
         ));
-        for sentence in host::advice(config) {
-            tracing::warn!("{sentence}");
-        }
         announce("ready");
         Ok(Self { slow, workers, _pair: inside.pair, admin })
     }
@@ -197,6 +194,15 @@ impl Gateway {
         drop(pair);
         served.map_err(Fault::ours)
     }
+}
+
+/// The ports that are there before the gateway makes anything.
+fn existing_ports(config: &Config, netlink: &mut Netlink, outside: &Device) -> Result<Vec<Device>, Fault> {
+    let mut ports = vec![outside.clone()];
+    if config.inside.kind == InsideKind::Nic {
+        ports.push(host::device(netlink, "inside.interface", &config.inside.interface)?);
+    }
+    Ok(ports)
 }
 
 fn start_inside(config: &Config, netlink: &mut Netlink, queues: u32, mtu: u32) -> Result<Inside, Fault> {

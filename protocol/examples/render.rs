@@ -40,7 +40,7 @@ const SPECIFICATION: &str = "docs/specification.md";
 /// Where the scenarios are described, one a line: `- TC01 (...) ...`.
 const SCENARIOS: &str = "docs/scenarios.md";
 /// What the id of a scenario begins with; its number follows.
-const SCENARIO_FAMILIES: [&str; 7] = ["tc", "i", "a", "p", "k", "o", "s"];
+const SCENARIO_FAMILIES: [&str; 7] = ["TC", "I", "A", "P", "K", "O", "S"];
 /// Directories whose sources hold tests.
 const TESTED: [&str; 7] = ["protocol", "sim", "ebpf/common", "gateway", "client", "scripts/lab", "bench"];
 
@@ -192,7 +192,7 @@ fn differences_of_transitions(specification: &str) -> Vec<String> {
     differences
 }
 
-/// The tests whose names begin with the id of a scenario, by id.
+/// The tests that name a scenario, by its id.
 fn scenario_tests() -> String {
     let mut out = String::from("| Id | Test | In |\n|---|---|---|\n");
     for (id, tests) in tests_by_scenario() {
@@ -203,7 +203,7 @@ fn scenario_tests() -> String {
     out
 }
 
-/// Ids of scenarios with the tests that are named after them, and the files that these are in.
+/// Ids of scenarios with the tests that name them, and the files that these are in.
 fn tests_by_scenario() -> BTreeMap<String, BTreeSet<(String, String)>> {
     let mut found: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
     let mut directories: Vec<PathBuf> = TESTED.iter().map(PathBuf::from).collect();
@@ -214,7 +214,7 @@ fn tests_by_scenario() -> BTreeMap<String, BTreeSet<(String, String)>> {
                 directories.push(path);
             } else if path.extension().is_some_and(|kind| kind == "rs") {
                 let source = fs::read_to_string(entry.path()).unwrap_or_default();
-                for (id, test) in source.lines().filter_map(scenario_of_line) {
+                for (id, test) in source.lines().flat_map(scenarios_of_line) {
                     found.entry(id).or_default().insert((test, path.display().to_string()));
                 }
             }
@@ -223,22 +223,32 @@ fn tests_by_scenario() -> BTreeMap<String, BTreeSet<(String, String)>> {
     found
 }
 
-/// Id and sentence of the test that a line begins: `fn tc01_a_sentence(`, or `name: "tc01: a sentence"` in the laboratory.
-fn scenario_of_line(line: &str) -> Option<(String, String)> {
+/// Ids and sentence of the test that a line begins: `fn tc01_a_sentence(`, or `name: "a sentence (TC01, A02)"` in the
+/// laboratory.
+fn scenarios_of_line(line: &str) -> Vec<(String, String)> {
     let line = line.trim_start();
     if line.starts_with("//") {
-        return None;
+        return Vec::new();
     }
-    let name = match line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) {
-        Some(function) => function.split('(').next()?.replacen('_', ": ", 1).replace('_', " "),
-        None => line.split_once("name: \"")?.1.split('"').next()?.to_owned(),
+    if let Some(function) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) {
+        let name = function.split('(').next().unwrap_or_default();
+        let (id, sentence) = name.split_once('_').unwrap_or_default();
+        let id = id.to_ascii_uppercase();
+        return if is_scenario(&id) { vec![(id, sentence.replace('_', " "))] } else { Vec::new() };
+    }
+    let quoted = line.split_once("name: \"").and_then(|(_, behind)| behind.split('"').next());
+    let Some((sentence, ids)) = quoted.and_then(|name| name.split_once(" (")) else {
+        return Vec::new();
     };
-    let (id, sentence) = name.split_once(": ")?;
-    let number = id.trim_start_matches(|letter: char| letter.is_ascii_lowercase());
+    let ids = ids.split(')').next().unwrap_or_default().split(", ");
+    ids.filter(|id| is_scenario(id)).map(|id| (id.to_owned(), sentence.to_owned())).collect()
+}
+
+/// Whether it is the id of a scenario, and not of a rule.
+fn is_scenario(id: &str) -> bool {
+    let number = id.trim_start_matches(|letter: char| letter.is_ascii_uppercase());
     let family = &id[..id.len() - number.len()];
-    let is_scenario =
-        SCENARIO_FAMILIES.contains(&family) && number.len() >= 2 && number.bytes().all(|digit| digit.is_ascii_digit());
-    is_scenario.then(|| (id.to_ascii_uppercase(), sentence.to_owned()))
+    SCENARIO_FAMILIES.contains(&family) && number.len() >= 2 && number.bytes().all(|digit| digit.is_ascii_digit())
 }
 
 /// Scenarios that are described without a test, or tested without a description.

@@ -13,7 +13,7 @@ const RTO_MIN: Span = Span::from_millis(50);
 /// Longest retransmission timeout (HS-6).
 const RTO_MAX: Span = Span::from_millis(1_000);
 /// Retransmission timeout while the round trip of the path is unknown (HS-6).
-const RTO_UNKNOWN: Span = Span::from_millis(250);
+pub(crate) const RTO_UNKNOWN: Span = Span::from_millis(250);
 
 /// Smoothed round trip time with the weights of RFC 6298 §2: 1/8 for the mean, 1/4 for the deviation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,15 @@ impl Rtt {
 /// Heartbeats that can be unanswered at once and are still watched; the range of PP25 ends at 20.
 const WATCHED_HEARTBEATS: usize = 24;
 
+/// A heartbeat that was not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Beat {
+    counter: u64,
+    sent: Time,
+    /// It counts as lost; a late answer still tells the round trip.
+    lost: bool,
+}
+
 /// What is known of the path of the active binding. Made anew at each commit (AF-3), so that nothing measured on an
 /// older generation is ever held against a newer one (SM-10).
 #[derive(Clone, Debug)]
@@ -62,8 +71,10 @@ pub struct PathHealth {
     generation: u64,
     last_authentic: Time,
     last_trouble: Time,
+    /// Some signal was out of bounds when the path was judged last.
+    troubled: bool,
     unbound: bool,
-    outstanding: ArrayVec<(u64, Time), WATCHED_HEARTBEATS>,
+    outstanding: ArrayVec<Beat, WATCHED_HEARTBEATS>,
     lost_in_row: u32,
 }
 
@@ -74,6 +85,7 @@ impl PathHealth {
             generation,
             last_authentic: now,
             last_trouble: now,
+            troubled: false,
             unbound: false,
             outstanding: ArrayVec::new(),
             lost_in_row: 0,
@@ -84,6 +96,19 @@ impl PathHealth {
     pub fn heard(&mut self, now: Time) {
         self.last_authentic = now;
         self.unbound = false;
+        self.end_of_trouble(now);
+    }
+
+    /// Calm begins where trouble ends, not where it was seen last (T07).
+    fn end_of_trouble(&mut self, now: Time) {
+        if self.troubled {
+            self.last_trouble = now;
+        }
+    }
+
+    /// How long every signal has been in bounds, as the path was judged last.
+    pub fn calm_for(&self, now: Time) -> Span {
+        if self.troubled { Span::ZERO } else { now.since(self.last_trouble) }
     }
 
     /// When an authenticated packet last came from the active tuple.
@@ -94,17 +119,20 @@ impl PathHealth {
     /// Client: a heartbeat with that counter was sent.
     pub fn heartbeat_sent(&mut self, counter: u64, now: Time) {
         if self.outstanding.is_full() {
-            self.outstanding.remove(0);
+            let oldest = self.outstanding.remove(0);
+            self.lost_in_row += u32::from(!oldest.lost);
         }
-        self.outstanding.push((counter, now));
+        self.outstanding.push(Beat { counter, sent: now, lost: false });
     }
 
-    /// Client: it was answered; gives the round trip. The run of losses ends.
+    /// Client: it was answered, late perhaps; gives the round trip. The run of losses ends. An answer that came too late
+    /// is the only way to learn that the round trip is longer than the patience.
     pub fn heartbeat_answered(&mut self, counter: u64, now: Time) -> Option<Span> {
-        let index = self.outstanding.iter().position(|(sent, _)| *sent == counter)?;
-        let (_, at) = self.outstanding.remove(index);
+        let index = self.outstanding.iter().position(|beat| beat.counter == counter)?;
+        let beat = self.outstanding.remove(index);
         self.lost_in_row = 0;
-        Some(now.since(at))
+        self.end_of_trouble(now);
+        Some(now.since(beat.sent))
     }
 
     /// Client: the gateway answered that this tuple is not bound (BD-4); counts as HEARTBEAT_TIMEOUT (SM-14).
@@ -138,6 +166,7 @@ impl PathHealth {
         } else {
             None
         };
+        self.troubled = trouble.is_some();
         match trouble {
             Some(reason) => {
                 self.last_trouble = now;
@@ -155,7 +184,7 @@ impl PathHealth {
         let dead = self.last_authentic + policy.volatility.transport_dead;
         let calm = self.last_trouble + policy.volatility.stability_window;
         let patience = heartbeat_patience(policy, rtt);
-        let lost = self.outstanding.first().map(|(_, at)| *at + patience);
+        let lost = self.outstanding.iter().find(|beat| !beat.lost).map(|beat| beat.sent + patience);
         [Some(volatile), Some(dead), Some(calm), lost]
             .into_iter()
             .flatten()
@@ -167,9 +196,10 @@ impl PathHealth {
     /// Heartbeats unanswered for too long are lost.
     fn age_heartbeats(&mut self, policy: &Policy, rtt: &Rtt, now: Time) {
         let patience = heartbeat_patience(policy, rtt);
-        let before = self.outstanding.len();
-        self.outstanding.retain(|(_, at)| now.since(*at) < patience);
-        self.lost_in_row += (before - self.outstanding.len()) as u32;
+        for beat in self.outstanding.iter_mut().filter(|beat| !beat.lost && now.since(beat.sent) >= patience) {
+            beat.lost = true;
+            self.lost_in_row += 1;
+        }
     }
 }
 
@@ -208,6 +238,33 @@ mod tests {
         assert_eq!(inputs[..], [Input::Instability { generation: 3, reason: Reason::HeartbeatTimeout }]);
         let inputs = health.judge(&policy, &rtt, ms(3_000));
         assert!(matches!(inputs[0], Input::TransportDead { generation: 3, evidence: Evidence::Silence }));
+    }
+
+    #[test]
+    fn t07_calm_begins_where_trouble_ended_and_not_where_it_was_seen_last() {
+        let policy = Policy::profile(Profile::Default);
+        let rtt = Rtt::default();
+        let mut health = PathHealth::new(1, ms(0));
+        health.judge(&policy, &rtt, ms(2_001));
+        health.heard(ms(2_900));
+        let inputs = health.judge(&policy, &rtt, ms(2_950));
+        assert_eq!(inputs[..], [Input::StabilityRestored { generation: 1, calm_since: ms(2_900) }]);
+        health.heard(ms(3_500));
+        assert_eq!(health.calm_for(ms(4_900)), Span::from_millis(2_000));
+        health.judge(&policy, &rtt, ms(5_501));
+        assert_eq!(health.calm_for(ms(5_501)), Span::ZERO);
+    }
+
+    #[test]
+    fn an_answer_that_came_too_late_ends_the_run_and_tells_the_round_trip() {
+        let policy = Policy::profile(Profile::Default);
+        let mut health = PathHealth::new(1, ms(0));
+        health.heartbeat_sent(1, ms(0));
+        health.judge(&policy, &Rtt::default(), ms(700));
+        assert_eq!(health.lost_in_row(), 1);
+        assert_eq!(health.heartbeat_answered(1, ms(800)), Some(Span::from_millis(800)));
+        assert_eq!(health.heartbeat_answered(1, ms(801)), None, "lane R: once");
+        assert_eq!(health.lost_in_row(), 0);
     }
 
     #[test]

@@ -60,7 +60,8 @@ struct Source(u64);
 
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {
-        match address {
+        // An IPv4 client of a dual-stack socket is one source of its own, not one of ::ffff:0:0/96.
+        match address.to_canonical() {
             // The upper 32 bits stay zero: no unicast IPv6 network begins with ::/32, so the two never meet.
             IpAddr::V4(ip) => Self(u64::from(u32::from(ip))),
             IpAddr::V6(ip) => Self((u128::from(ip) >> 64) as u64),

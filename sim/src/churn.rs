@@ -16,6 +16,13 @@ const AUDIT_EVERY: u64 = 50;
 const CLIENTS_A_STROKE: u64 = 8;
 /// Paths of each client.
 const PATHS: u16 = 2;
+/// Datagrams of the last moments that an eavesdropper may send again.
+const OVERHEARD: usize = 256;
+/// After the storm: by then every session has come to rest, or ended and begun anew. The slowest way there is a full
+/// sliding minute of switches.
+const CALM: Span = Span::from_millis(90_000);
+/// And from then on nothing moves any more.
+const REST: Span = Span::from_millis(20_000);
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -73,24 +80,18 @@ impl Churn {
             }
             world.connect(client);
         }
+        world.capture = Some(Vec::new());
         let steps = self.length.as_micros() / STEP.as_micros();
         for step in 0..steps {
             for _ in 0..(self.sessions as u64).div_ceil(CLIENTS_A_STROKE) {
                 strike(&mut world, &mut dice, self.sessions, rough);
             }
-            for client in 0..self.sessions {
-                // While nothing is bound there is nothing to send on.
-                let _dropped = world.send_up(client, b"up");
-                let _dropped = world.send_down(client, b"down");
-                if world.client(client).client.is_idle() {
-                    world.connect(client);
-                }
-            }
-            world.run_for(STEP);
+            self.step(&mut world);
             if step % AUDIT_EVERY == 0 {
                 world.audit();
             }
         }
+        self.calm_down(&mut world);
         world.audit();
         let connected = (0..self.sessions).filter(|client| world.client(*client).client.is_connected()).count();
         let delivered = (0..self.sessions).map(|client| world.client(client).delivered.len()).sum();
@@ -109,11 +110,49 @@ impl Churn {
     }
 }
 
+impl Churn {
+    /// Every client sends a packet each way, and whoever has no session asks for one.
+    fn step(&self, world: &mut World) {
+        for client in 0..self.sessions {
+            // While nothing is bound there is nothing to send on.
+            let _dropped = world.send_up(client, b"up");
+            let _dropped = world.send_down(client, b"down");
+            if world.client(client).client.is_idle() {
+                world.connect(client);
+            }
+        }
+        world.run_for(STEP);
+    }
+
+    /// The storm is over: every session comes to rest at both ends (L-1, L-2), and then nothing moves any more (SM-11).
+    fn calm_down(&self, world: &mut World) {
+        world.capture = None;
+        for client in 0..self.sessions {
+            world.wake(client);
+            for path in 1..=PATHS {
+                world.impair(client, path, Impairment::default());
+                world.link_up(client, path);
+            }
+        }
+        for _ in 0..CALM.as_micros() / STEP.as_micros() {
+            self.step(world);
+        }
+        for client in 0..self.sessions {
+            world.expect_rest(client);
+        }
+        let before = world.checker().transitions();
+        for _ in 0..REST.as_micros() / STEP.as_micros() {
+            self.step(world);
+        }
+        world.expect_silence_since(before);
+    }
+}
+
 /// One thing happens to one client.
 fn strike(world: &mut World, dice: &mut Dice, clients: usize, rough: Impairment) {
     let client = dice.below(clients as u64) as usize;
     let path = 1 + dice.below(u64::from(PATHS)) as u16;
-    match dice.below(12) {
+    match dice.below(14) {
         0 => world.link_down(client, path),
         1 | 2 => world.link_up(client, path),
         3 => world.rebind(client, path),
@@ -131,6 +170,21 @@ fn strike(world: &mut World, dice: &mut Dice, clients: usize, rough: Impairment)
         }
         9 => world.sleep(client),
         10 => world.wake(client),
+        11 | 12 => {
+            // Somebody sends what was overheard, from where it came or from elsewhere.
+            let overheard = world.capture.as_mut().map(|capture| {
+                capture.drain(..capture.len().saturating_sub(OVERHEARD));
+                capture.clone()
+            });
+            for _ in 0..8 {
+                let Some(all) = overheard.as_ref().filter(|all| !all.is_empty()) else {
+                    return;
+                };
+                let (from, packet) = &all[dice.below(all.len() as u64) as usize];
+                let elsewhere = ([203, 0, 113, dice.below(256) as u8], 1 + dice.below(65_535) as u16).into();
+                world.inject(if dice.chance(500) { *from } else { elsewhere }, packet);
+            }
+        }
         _ => {}
     }
 }

@@ -44,13 +44,8 @@ impl World {
             self.amplification.received(from, bytes);
         }
         if packet.first() == Some(&(MessageType::HelloInit as u8)) {
-            let known = self.desk.len();
             let outcome = self.desk.hello(self.now, &arrival, &packet);
-            if replay && self.desk.len() != known {
-                self.checker.violated(format!("INV-12: a HELLO_INIT sent again from {from} made a session"));
-            }
             if let Some(birth) = outcome.birth {
-                self.replays.accepted(fingerprint);
                 let worker = self.worker_of(birth.locator);
                 self.shards[worker].birth(self.now, birth);
                 self.flush_shard(worker);
@@ -179,7 +174,7 @@ impl World {
     }
 
     pub(crate) fn deliver_to_peer(&mut self, peer: SocketAddr, packet: &[u8]) {
-        let violations = [self.nonces.sealed(Sealer::Gateway, packet), self.amplification.sent(peer, packet.len())];
+        let violations = [self.nonces.sealed(Sealer::Gateway, packet), self.amplification.sent(peer, packet)];
         violations.into_iter().for_each(|violation| self.checker.found(violation));
         let Some((client, path)) = self.by_external.get(&peer).copied() else {
             return;

@@ -95,18 +95,14 @@ impl AmplificationOracle {
     }
 
     /// A packet goes there. Gives the violation, if it is one.
-    pub(crate) fn sent(&mut self, peer: SocketAddr, bytes: usize) -> Option<String> {
-        let mut wrong = None;
-        for (locator, account) in self.0.iter_mut().filter(|(_, account)| account.peer == peer) {
-            account.sent += bytes as u64;
-            if account.sent > account.received * AMPLIFICATION_FACTOR {
-                wrong = Some(format!(
-                    "INV-33: {} bytes to the unvalidated binding of {locator} for {}",
-                    account.sent, account.received
-                ));
-            }
-        }
-        wrong
+    pub(crate) fn sent(&mut self, peer: SocketAddr, packet: &[u8]) -> Option<String> {
+        let header = Header::parse(packet).ok()?;
+        let account = self.0.get_mut(&header.locator).filter(|account| account.peer == peer)?;
+        account.sent += packet.len() as u64;
+        (account.sent > account.received * AMPLIFICATION_FACTOR).then(|| {
+            let (sent, received) = (account.sent, account.received);
+            format!("INV-33: {sent} bytes to an unvalidated binding for {received}, the last a {}", header.kind)
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::{Locator, TransportId};
-use jumpgate_protocol::machine::Evidence;
+use jumpgate_protocol::machine::{Evidence, State};
 use jumpgate_protocol::policy::{Policy, Rate};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
@@ -358,6 +358,30 @@ impl World {
         self.checker.audit(&views, self.desk.len());
     }
 
+    /// A client without any trouble has a session, and both ends of it are ATTACHED to the same path.
+    pub(crate) fn expect_rest(&mut self, client: usize) {
+        let status = self.clients[client].client.status(self.local(client));
+        let view = status.locator.and_then(|locator| self.shards[self.worker_of(locator)].view(self.now, locator));
+        let peer = status.active.and_then(|path| self.clients[client].links.get(&path.0)).map(|link| link.external);
+        let rests = view.as_ref().is_some_and(|view| {
+            status.state == State::Attached
+                && view.state == State::Attached
+                && view.epoch == status.epoch
+                && view.tuple.map(|tuple| tuple.peer) == peer
+        });
+        if !rests {
+            self.checker.violated(format!("L-1: client {client} does not come to rest: {status:?}, gateway: {view:?}"));
+        }
+    }
+
+    /// Nothing moves any more where there is no trouble (SM-11).
+    pub(crate) fn expect_silence_since(&mut self, transitions: u64) {
+        let more = self.checker.transitions() - transitions;
+        if more > 0 {
+            self.checker.violated(format!("SM-11: {more} transitions without any cause"));
+        }
+    }
+
     /// Packets sealed so far, each under a nonce of its own.
     pub fn sealed(&self) -> usize {
         self.nonces.len()
@@ -413,7 +437,6 @@ impl World {
     pub(crate) fn worker_of(&self, locator: Locator) -> usize {
         usize::from(locator.slot().number()) % self.shards.len()
     }
-
 }
 
 /// The long-term keys of everybody.

@@ -234,7 +234,7 @@ fn tc25_late_packets_from_the_old_path_are_taken_while_it_drains_and_not_after()
     world.move_to(0, 2).unwrap();
     world.run_for(MS(300));
     assert_eq!(world.received.len(), 1);
-    world.client(0).links.get_mut(&2).unwrap().up.delay = MS(10);
+    world.client(0).links.get_mut(&1).unwrap().up.delay = MS(10);
     world.run_for(MS(3_000));
     world.client(0).links.get_mut(&2).unwrap().up.delay = MS(400);
     world.send_up(0, b"too late").unwrap();

@@ -1,6 +1,6 @@
 //! The configuration file of `jump up`: TOML, parsed into types that cannot hold an illegal value.
 //!
-//! Every complaint names the file, the line, the key and the cure (see [`error`]). Keys that nobody knows are refused:
+//! Every complaint names the file, the line, the key and the cure. Keys that nobody knows are refused:
 //! a misspelt key that is silently ignored is a setting that silently does not hold.
 
 mod error;
@@ -284,6 +284,13 @@ interface = "wifi0"
         let cases = [
             ("[\"192.0.2.1:51900\"]", "[\"192.0.2.1\"]", "jump.toml:6:", "gateway.endpoints", "192.0.2.1:51900"),
             ("[\"192.0.2.1:51900\"]", "[\"vpn.example.org:51900\"]", "jump.toml:6:", "gateway.endpoints", "resolve"),
+            (
+                "[\"192.0.2.1:51900\"]",
+                "[\"192.0.2.1:51900\", \"192.0.2.1:51900\"]",
+                "jump.toml:6:",
+                "gateway.endpoints",
+                "twice",
+            ),
             ("[\"192.0.2.1:51900\"]", "[]", "jump.toml:6:", "gateway.endpoints", "at least one"),
             ("[\"192.0.2.1:51900\"]", "[\"0.0.0.0:51900\"]", "jump.toml:6:", "gateway.endpoints", "unicast"),
             ("\"hSDw", "\"hS", "jump.toml:5:", "gateway.public_key", "44 characters"),

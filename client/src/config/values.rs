@@ -89,7 +89,11 @@ pub(super) fn endpoints<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
             "empty; give at least one address:port of the gateway, as in \"192.0.2.1:51900\"",
         ));
     }
-    all(&list, |text| endpoint(text))
+    let endpoints: Vec<SocketAddr> = all(&list, |text| endpoint(text))?;
+    match endpoints.iter().enumerate().find(|(position, endpoint)| endpoints[..*position].contains(endpoint)) {
+        Some((_, twice)) => Err(D::Error::custom(format!("{twice} is listed twice; remove one"))),
+        None => Ok(endpoints),
+    }
 }
 
 fn endpoint(text: &str) -> Result<SocketAddr, String> {

@@ -116,7 +116,10 @@ impl DataPath {
                 return false;
             }
             Sent::TooBig => self.count(Reason::MtuExceeded, count),
-            Sent::Dropped(_) => self.count(Reason::QueueFull, count),
+            Sent::Dropped(errno) => {
+                debug!(path = path.0, %errno, "the kernel refused to send");
+                self.count(Reason::InternalError, count);
+            }
             Sent::Dead(errno) => {
                 self.failure = Some((path, errno));
                 self.count(Reason::NoActiveBinding, count);
@@ -140,7 +143,8 @@ impl DataPath {
         match uplinks.send(transmit.path, &transmit.packet, transmit.packet.len()) {
             Sent::Yes => {}
             Sent::Dead(errno) => self.failure = Some((transmit.path, errno)),
-            Sent::Blocked | Sent::Dropped(_) => self.count(Reason::QueueFull, 1),
+            Sent::Blocked => self.count(Reason::QueueFull, 1),
+            Sent::Dropped(_) => self.count(Reason::InternalError, 1),
             Sent::TooBig => self.count(Reason::MtuExceeded, 1),
         }
     }

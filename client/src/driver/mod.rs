@@ -29,12 +29,13 @@ use crate::config::{Config, ConfigError};
 use crate::control::{Control, Order, Response, ServerError};
 use crate::keys::{KeyError, SystemEntropy};
 use crate::link::{RouteError, Routes, Table, WatchError, Watcher};
+use crate::privilege::NotPrivileged;
 use crate::report::{Event, EventLine, Phase};
 use crate::signal::Signals;
 use crate::state::{HelloCounter, StateError};
 use crate::tun::{Tun, TunError};
 use crate::uplinks::{Lost, Uplinks};
-use crate::{clock, rp_filter};
+use crate::{clock, privilege, rp_filter};
 
 /// Longest sleep. Timers of the loop run on a clock that stands still while the machine sleeps; so after waking up it
 /// takes no longer than this until the core learns the true time.
@@ -48,6 +49,8 @@ pub enum DriverError {
     Config(#[from] ConfigError),
     #[error("cannot take over the signals that end the program: {0}")]
     Signals(io::Error),
+    #[error(transparent)]
+    Privilege(#[from] NotPrivileged),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error(transparent)]
@@ -97,6 +100,7 @@ enum Wake {
 impl Driver {
     /// Opens everything that must be there from the start. Nothing is left behind if any of it fails.
     pub async fn open(config: Config) -> Result<Self, DriverError> {
+        privilege::check()?;
         let secrets = config.secrets()?;
         let counter = HelloCounter::open(&config.client.state_dir)?;
         let signals = Signals::install().map_err(DriverError::Signals)?;

@@ -1,5 +1,5 @@
 //! What this program adds to the kernel: the tunnel's addresses and routes, and the pins that keep packets to the
-//! gateway outside of the tunnel. All of it carries [`PROTOCOL`] as its origin.
+//! gateway outside of the tunnel. All of it carries the origin 106 (`ip route show proto 106`).
 
 use std::collections::BTreeSet;
 use std::io;

@@ -59,6 +59,27 @@ impl Drop for Gateway {
     }
 }
 
+/// A TUN of the same name may still be open in a child that another test is just starting; that lasts until its exec.
+fn open_tun(pool: &AddressPool) -> tun_rs::SyncDevice {
+    let build = || {
+        tun_rs::DeviceBuilder::new()
+            .name("jg0")
+            .mtu(MTU)
+            .ipv4(pool.v4(1).unwrap(), 24, None)
+            .ipv6(pool.v6(1).unwrap(), 120)
+            .build_sync()
+    };
+    for _ in 0..100 {
+        match build() {
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EBUSY as i32) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            result => return result.unwrap(),
+        }
+    }
+    panic!("the gateway's TUN stays busy");
+}
+
 struct Core {
     desk: HandshakeDesk,
     shard: Shard,
@@ -86,13 +107,7 @@ impl Core {
         let desk = HandshakeDesk::new(config, Box::new(SystemEntropy), now);
         let resets = Rate { per_second: 100, burst: 100 };
         let shard_config = ShardConfig { pool, reset_key: desk.reset_key(), resets };
-        let tun = tun_rs::DeviceBuilder::new()
-            .name("jg0")
-            .mtu(MTU)
-            .ipv4(pool.v4(1).unwrap(), 24, None)
-            .ipv6(pool.v6(1).unwrap(), 120)
-            .build_sync()
-            .unwrap();
+        let tun = open_tun(&pool);
         tun.set_nonblocking(true).unwrap();
         let open = |text: &&str| {
             let socket = UdpSocket::bind(text).unwrap();

@@ -6,8 +6,6 @@
 //! ```
 //! Both families. Namespaces have names of their own and go with the value, also when a test panics.
 
-#![allow(dead_code, reason = "each test program uses its own part")]
-
 pub(crate) mod gateway;
 
 use std::fs::File;
@@ -169,10 +167,6 @@ impl Jump {
             .spawn()
             .unwrap();
         Self { child, namespace: namespace.name.clone(), directory }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub(crate) fn config(&self) -> PathBuf {

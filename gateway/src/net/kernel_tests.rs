@@ -10,6 +10,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::namespace::Namespace;
@@ -140,6 +141,21 @@ fn an_interface_that_is_not_ours_is_never_removed() {
         assert!(matches!(InsideVeth::create(netlink, &plan(1)), Err(VethError::NameTaken(name)) if name == "jg0"));
         assert!(matches!(InsideVeth::remove_leftover(netlink, "jg0"), Err(VethError::NameTaken(_))));
         assert!(netlink.link("jg0").expect("asked").is_some());
+    });
+}
+
+#[test]
+fn policy_routing_is_noticed() {
+    in_namespace(|netlink| {
+        assert!(!netlink.has_policy_routing().expect("asked"));
+        let mut rule = RuleMessage::default();
+        rule.header.family = AddressFamily::Inet;
+        rule.header.action = RuleAction::ToTable;
+        rule.header.table = 100;
+        rule.attributes.push(RuleAttribute::Priority(500));
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        netlink.change("add a rule", RouteNetlinkMessage::NewRule(rule), flags).expect("added");
+        assert!(netlink.has_policy_routing().expect("asked"));
     });
 }
 

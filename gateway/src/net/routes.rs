@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType, RouteVia,
 };
+use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use prefix_trie::PrefixMap;
 
@@ -13,6 +14,9 @@ use super::{Netlink, NetlinkError};
 
 /// Most routes that are kept: a full Internet table of both families with room to grow.
 const MAX_ROUTES: usize = 2_000_000;
+
+/// Priorities of the rules that every host has: tables local, main, default.
+const USUAL_RULES: [u32; 3] = [0, 32_766, 32_767];
 
 /// Where packets for a destination go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +103,27 @@ impl RouteTable {
             IpAddr::V6(address) => self.v6.get_lpm(&Ipv6Net::from(address)).map(|(_, route)| route),
         };
         found.map_or(Via::Nowhere, |(_, via)| *via)
+    }
+}
+
+impl Netlink {
+    /// Whether this host has routing rules beside the three that every host has: packets of workers do not follow them.
+    pub fn has_policy_routing(&mut self) -> Result<bool, NetlinkError> {
+        let mut found = false;
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RuleMessage::default();
+            request.header.family = family;
+            self.dump("list routing rules", RouteNetlinkMessage::GetRule(request), &mut |answer| {
+                if let RouteNetlinkMessage::NewRule(rule) = answer {
+                    let priority = rule.attributes.iter().find_map(|attribute| match attribute {
+                        RuleAttribute::Priority(priority) => Some(*priority),
+                        _ => None,
+                    });
+                    found |= !USUAL_RULES.contains(&priority.unwrap_or_default());
+                }
+            })?;
+        }
+        Ok(found)
     }
 }
 

@@ -28,7 +28,9 @@ pub enum PortError {
         workers: u16,
     },
     /// More queues than a worker polls.
-    #[error("interface {interface} has {queues} queues, of which {max} can be served; lower them with `ethtool -L {interface} combined {max}`")]
+    #[error(
+        "interface {interface} has {queues} queues, of which {max} can be served; lower them with `ethtool -L {interface} combined {max}`"
+    )]
     TooManyQueues {
         /// As configured.
         interface: String,

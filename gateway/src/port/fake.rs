@@ -53,20 +53,20 @@ pub fn plane(workers: usize, region: u32, ring: u32) -> (Vec<WorkerPorts<FakeSoc
     let exchange = Arc::new(Exchange::new(bells.iter().cloned(), frames));
     let owners: Vec<usize> = (0..workers).chain(0..workers).collect();
 
-    let mut queues = iter::repeat_with(|| {
-        queue(&memory, workers, frames_left.by_ref().take(region as usize).collect(), ring)
-    });
-    let (mut outside_user, outside): (Vec<_>, Vec<_>) = queues.by_ref().take(workers).unzip();
-    let (mut inside_user, inside): (Vec<_>, Vec<_>) = queues.by_ref().take(workers).unzip();
-    drop(queues);
+    let mut queues = || -> (Vec<UserEnds>, Vec<FakeQueue>) {
+        let one = || queue(&memory, workers, frames_left.by_ref().take(region as usize).collect(), ring);
+        iter::repeat_with(one).take(workers).unzip()
+    };
+    let (mut outside_user, outside) = queues();
+    let (mut inside_user, inside) = queues();
     // Last worker first: each takes the last receive ring of every queue.
     let mut shares: Vec<_> = bells
         .into_iter()
         .enumerate()
         .rev()
         .map(|(worker, bell)| {
-            let (outside, outside_fill) = line(&mut outside_user, worker, Role::Outside);
-            let (inside, inside_fill) = line(&mut inside_user, worker, Role::Inside);
+            let (outside, outside_fill) = line(&mut outside_user, worker, Role::Outside, region);
+            let (inside, inside_fill) = line(&mut inside_user, worker, Role::Inside, region);
             let homes = Homes::new(worker, region, &owners, vec![outside_fill, inside_fill], exchange.clone());
             WorkerPorts { worker: worker as u16, outside, inside, homes, bell, memory: memory.clone() }
         })
@@ -76,7 +76,7 @@ pub fn plane(workers: usize, region: u32, ring: u32) -> (Vec<WorkerPorts<FakeSoc
 }
 
 /// One worker's line of a port, and the fill ring of the queue that it owns.
-fn line(queues: &mut [UserEnds], worker: usize, role: Role) -> (Line<FakeSocket>, OwnFill) {
+fn line(queues: &mut [UserEnds], worker: usize, role: Role, region: u32) -> (Line<FakeSocket>, OwnFill) {
     let receivers = queues
         .iter_mut()
         .map(|queue| Receiver {
@@ -85,10 +85,7 @@ fn line(queues: &mut [UserEnds], worker: usize, role: Role) -> (Line<FakeSocket>
         })
         .collect();
     let (transmit, completion, fill) = queues[worker].own.take().expect("taken once");
-    (
-        Line { receivers, sender: Sender { ring: transmit, completion } },
-        OwnFill { role, queue: worker as u32, ring: fill },
-    )
+    (Line { receivers, sender: Sender { ring: transmit, completion } }, OwnFill::new(role, worker as u32, fill, region))
 }
 
 impl FakeKernel {
@@ -100,6 +97,11 @@ impl FakeKernel {
     /// Sends at most `limit` packets of a queue and returns them.
     pub fn transmit(&mut self, role: Role, queue: usize, limit: usize) -> Vec<Vec<u8>> {
         self.queues(role)[queue].transmit(limit)
+    }
+
+    /// Shows the places of taken frames in the fill rings to be free, as the kernel does a moment late.
+    pub fn catch_up(&mut self) {
+        self.outside.iter_mut().chain(&mut self.inside).for_each(FakeQueue::catch_up);
     }
 
     /// Frames that lie ready in the fill ring of each queue.

@@ -17,7 +17,9 @@ use crate::sys::{FillRing, Frame};
 const PARCEL: usize = 32;
 /// Parcels in an inbox after which its owner is woken, should it sleep: far fewer than a region has frames, so that
 /// the queue never runs dry because its owner has nothing else to do.
-const WAKE_AT: usize = 8;
+const WAKE_AT: usize = 4;
+/// Fewest frames of a region: a quarter of them may wait for a sleeping owner.
+pub(super) const REGION_MIN: u32 = (4 * WAKE_AT * PARCEL) as u32;
 
 /// Frames on the way from one worker to another.
 type Parcel = ArrayVec<Frame, PARCEL>;
@@ -62,7 +64,7 @@ pub struct FrameLedger {
     pub handed_over: u64,
     /// In, when the ports were opened: the worker's own regions.
     pub endowed: u64,
-    /// Collected for other workers, not yet handed over.
+    /// Kept for a moment: not yet handed over to another worker, or waiting for a place in a fill ring.
     pub held: u64,
 }
 
@@ -79,8 +81,8 @@ impl FrameLedger {
         self.transmitted - self.completed
     }
 
-    /// Over all workers: frames on their way from one to another.
-    pub fn between_workers(&self) -> u64 {
+    /// Over all workers: frames on their way from one to another, or kept for a moment.
+    pub fn on_their_way(&self) -> u64 {
         self.held + self.handed_over - self.collected
     }
 
@@ -117,9 +119,55 @@ enum Owner {
 /// A fill ring that this worker owns.
 #[derive(Debug)]
 pub(super) struct OwnFill {
-    pub(super) role: Role,
-    pub(super) queue: u32,
-    pub(super) ring: FillRing,
+    role: Role,
+    queue: u32,
+    ring: FillRing,
+    /// Frames that found the ring full. It has a place for each frame of its region, but the kernel hands a received
+    /// frame over a moment before it shows that the frame's old place is free (`xsk_flush` in net/xdp/xsk.c). Its
+    /// capacity is the region's, so it never grows.
+    waiting: Vec<Frame>,
+}
+
+impl OwnFill {
+    /// A fill ring of a queue, filled with its region of that many frames.
+    pub(super) fn new(role: Role, queue: u32, ring: FillRing, region: u32) -> Self {
+        Self { role, queue, ring, waiting: Vec::with_capacity(region as usize) }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    pub(super) fn needs_wakeup(&self) -> bool {
+        self.ring.needs_wakeup()
+    }
+
+    fn give(&mut self, frame: Frame, ledger: &mut FrameLedger) {
+        match self.ring.give(frame) {
+            Ok(()) => ledger.filled += 1,
+            Err(frame) => {
+                self.waiting.push(frame);
+                ledger.held += 1;
+            }
+        }
+    }
+
+    /// Puts into the ring what found it full before, and shows the ring to the kernel.
+    fn settle(&mut self, ledger: &mut FrameLedger) {
+        while let Some(frame) = self.waiting.pop() {
+            if let Err(frame) = self.ring.give(frame) {
+                self.waiting.push(frame);
+                break;
+            }
+            ledger.held -= 1;
+            ledger.filled += 1;
+        }
+        self.ring.publish();
+    }
 }
 
 /// One worker's knowledge of where frames belong.
@@ -161,10 +209,7 @@ impl Homes {
     /// Sends a frame on its way home.
     pub fn give(&mut self, frame: Frame) {
         match self.owners[(frame.index() >> self.region_shift) as usize] {
-            Owner::Me(ring) => {
-                self.own[ring].ring.give(frame).expect("a fill ring holds all frames of its region");
-                self.ledger.filled += 1;
-            }
+            Owner::Me(ring) => self.own[ring].give(frame, &mut self.ledger),
             Owner::Worker(worker) => {
                 self.collected[worker].push(frame);
                 self.ledger.held += 1;
@@ -181,7 +226,7 @@ impl Homes {
             self.ledger.collected += parcel.len() as u64;
             parcel.into_iter().for_each(|frame| self.give(frame));
         }
-        self.own.iter_mut().for_each(|fill| fill.ring.publish());
+        self.own.iter_mut().for_each(|fill| fill.settle(&mut self.ledger));
     }
 
     /// Hands over everything that is collected, however little: before a sleep.
@@ -233,5 +278,78 @@ impl Homes {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::plane;
+    use super::super::{FrameBatch, FrameLedger, Role};
+    use super::REGION_MIN;
+
+    /// Frames that an inbox does not take stay with their sender, and go home when there is room again.
+    #[test]
+    fn a_full_inbox_loses_no_frame() {
+        let (mut shares, mut kernel) = plane(2, 256, 64);
+        // 1024 frames make an inbox of 32 parcels; here each parcel holds one frame of worker 1's region.
+        let mut batch = FrameBatch::new();
+        for _ in 0..40 {
+            assert!(kernel.deliver(Role::Outside, 1, 0, &[0; 60]));
+            shares[0].receive(Role::Outside, 1, &mut batch);
+            batch.drain(..).for_each(|frame| shares[0].discard(frame));
+            shares[0].flush();
+        }
+        let ledger = *shares[0].ledger();
+        assert_eq!((ledger.handed_over, ledger.held, ledger.missing()), (32, 8, 0));
+        kernel.catch_up();
+        for _ in 0..2 {
+            shares[1].settle();
+            shares[0].flush();
+        }
+        assert_eq!(kernel.ready(), [256; 4]);
+        let ledgers: Vec<_> = shares.iter().map(|share| *share.ledger()).collect();
+        let all = FrameLedger::sum(&ledgers);
+        assert_eq!((all.ready(), all.on_their_way()), (1024, 0));
+    }
+
+    #[test]
+    fn a_frame_that_returns_before_its_place_is_free_waits_for_it() {
+        let (mut shares, mut kernel) = plane(1, 256, 64);
+        let mut batch = FrameBatch::new();
+        assert!(kernel.deliver(Role::Outside, 0, 0, &[0; 60]));
+        shares[0].receive(Role::Outside, 0, &mut batch);
+        batch.drain(..).for_each(|frame| shares[0].discard(frame));
+        shares[0].settle();
+        assert_eq!((kernel.ready()[0], shares[0].ledger().held), (255, 1));
+        kernel.catch_up();
+        shares[0].settle();
+        assert_eq!((kernel.ready()[0], shares[0].ledger().held), (256, 0));
+    }
+
+    #[test]
+    fn a_sleeping_owner_is_woken_before_its_queue_runs_dry() {
+        use std::os::fd::AsFd;
+
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+        let (mut shares, mut kernel) = plane(2, REGION_MIN, 64);
+        let bell = shares[1].bell().clone();
+        bell.arm();
+        let mut batch = FrameBatch::new();
+        let mut rang_after = None;
+        for count in 1..=REGION_MIN {
+            assert!(kernel.deliver(Role::Outside, 1, 0, &[0; 60]), "the queue ran dry after {count} packets");
+            shares[0].receive(Role::Outside, 1, &mut batch);
+            batch.drain(..).for_each(|frame| shares[0].discard(frame));
+            let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::ZERO).expect("poll") > 0 {
+                rang_after = Some(count);
+                break;
+            }
+        }
+        assert_eq!(rang_after, Some(REGION_MIN / 4), "four parcels of 32");
+        kernel.catch_up();
+        shares[1].settle();
+        assert_eq!(kernel.ready(), [REGION_MIN; 4]);
     }
 }

@@ -185,8 +185,8 @@ impl<S: Kick> WorkerPorts<S> {
             self.homes.ledger_mut().completed = before + completed;
         }
         self.homes.settle();
-        for fill in self.homes.own().iter().filter(|fill| fill.ring.needs_wakeup()) {
-            self.line(fill.role).receivers[fill.queue as usize].socket.kick_receive();
+        for fill in self.homes.own().iter().filter(|fill| fill.needs_wakeup()) {
+            self.line(fill.role()).receivers[fill.queue() as usize].socket.kick_receive();
         }
         debug_assert_eq!(self.homes.ledger().missing(), 0, "a frame was lost: {:?}", self.homes.ledger());
     }

@@ -6,8 +6,8 @@
 //!
 //! All sockets share one memory, so that a packet received on one port is sent on the other without a copy. Its frames
 //! are divided into regions, one for each (port, queue): the queue's fill ring is filled from its own region only, and
-//! holds all of it. So a fill ring can never overflow, and a flood on one queue takes no frame from another. A frame
-//! that was sent or dropped goes home to its region, through the worker that owns the fill ring ([`Homes`]).
+//! has room for all of it. So a fill ring is never too small, and a flood on one queue takes no frame from another. A
+//! frame that was sent or dropped goes home to its region, through the worker that owns the fill ring ([`Homes`]).
 //!
 //! Everything has one owner, so nothing is locked:
 //!
@@ -123,7 +123,7 @@ impl Default for RingSizes {
 impl RingSizes {
     /// Frames of a region: even when each worker leaves its receive ring full, as many as a ring has stay in use.
     fn region(self, workers: u16) -> u32 {
-        ((u32::from(workers) + 1) * self.receive).next_power_of_two()
+        ((u32::from(workers) + 1) * self.receive).next_power_of_two().max(homes::REGION_MIN)
     }
 }
 
@@ -203,7 +203,10 @@ impl Ports {
     pub fn sockets(&self, role: Role) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         let workers = self.shares.len();
         self.shares.iter().enumerate().flat_map(move |(worker, share)| {
-            share.sockets(role).enumerate().map(move |(queue, socket)| ((queue * workers + worker) as u32, socket.as_fd()))
+            share
+                .sockets(role)
+                .enumerate()
+                .map(move |(queue, socket)| ((queue * workers + worker) as u32, socket.as_fd()))
         })
     }
 

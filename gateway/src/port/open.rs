@@ -38,9 +38,9 @@ pub(super) fn plane(config: &PlaneConfig) -> Result<Ports, PortError> {
         ZeroCopy::Off => plane_in(config, CopyMode::Copy),
         // The first device decides for both. If it can and the second cannot, the second's bind is refused.
         ZeroCopy::Auto => match plane_in(config, CopyMode::Auto) {
-            Err(cause @ PortError::Socket { source: SysError { errno: Errno::EOPNOTSUPP | Errno::EINVAL, .. }, .. }) => {
-                plane_in(config, CopyMode::Copy).map(|ports| Ports { zero_copy_refused: Some(cause), ..ports })
-            }
+            Err(
+                cause @ PortError::Socket { source: SysError { errno: Errno::EOPNOTSUPP | Errno::EINVAL, .. }, .. },
+            ) => plane_in(config, CopyMode::Copy).map(|ports| Ports { zero_copy_refused: Some(cause), ..ports }),
             other => other,
         },
     }
@@ -176,7 +176,7 @@ impl Opener<'_> {
             errno: Errno::from_raw(error.raw_os_error().unwrap_or_default()),
         })?;
         open.add(owner, socket, ring, transmit, rings.completion);
-        open.fills.push(Some(OwnFill { role, queue, ring: fill }));
+        open.fills.push(Some(OwnFill::new(role, queue, fill, self.region)));
 
         for worker in (0..workers).filter(|&worker| worker != owner) {
             let binding = Binding::Further(first.as_fd());
@@ -221,7 +221,7 @@ impl OpenPort {
     /// The fill rings of a worker's own queues, in their order.
     fn take_fills(&mut self, worker: usize) -> impl Iterator<Item = OwnFill> {
         let workers = usize::from(self.info.workers);
-        self.fills.iter_mut().filter_map(move |fill| fill.take_if(|fill| owner(fill.queue, workers) == worker))
+        self.fills.iter_mut().filter_map(move |fill| fill.take_if(|fill| owner(fill.queue(), workers) == worker))
     }
 
     fn error(&self, config: &PlaneConfig, call: &'static str, error: std::io::Error) -> PortError {

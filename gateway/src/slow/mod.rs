@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::admin::{Answer, CounterRow, Pending, Question};
 use crate::clock;
 use crate::doorbell::Doorbell;
-use crate::handover::{Command, Report, SlowEnd};
+use crate::handover::{Command, INSIDE_HOP, Report, SlowEnd};
 use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, RouteTable, Watcher};
 use crate::sys::readiness::readable;
 use crate::xdp::Steering;
@@ -47,8 +47,10 @@ pub use sockets::{ListenError, Sockets};
 /// A report of a worker's shard.
 type WorkerReport = Report<SessionEvent, SessionView>;
 
-/// Quiet time after news of routes before they are read again, so that a burst of changes costs one reading.
+/// Time from news of routes to reading them again, so that a burst of changes costs one reading.
 const TABLES_SETTLE: Duration = Duration::from_millis(20);
+/// Reading a table of the whole Internet takes long: never more than one part in so many of the time goes into it.
+const TABLES_SHARE: u32 = 8;
 /// How often the kernel is asked to check doubtful neighbours; it forgets unused ones after a minute at the earliest.
 const NEIGHBOUR_CHECK: Duration = Duration::from_secs(15);
 /// How soon a command that found a worker's queue full is tried again.
@@ -102,6 +104,8 @@ pub struct SlowPath {
     /// Replies that the kernel did not take, beside those whose queue was full.
     unsent: u64,
     tables_due: Option<Instant>,
+    /// How long the last reading of the tables took.
+    tables_cost: Duration,
     neighbours_due: Instant,
     gathering: Option<Gathering>,
     stopping: bool,
@@ -119,6 +123,7 @@ impl SlowPath {
             counters: ReasonCounters::default(),
             unsent: 0,
             tables_due: None,
+            tables_cost: Duration::ZERO,
             neighbours_due: now + NEIGHBOUR_CHECK,
             gathering: None,
             stopping: false,
@@ -139,7 +144,7 @@ impl SlowPath {
         self.stopping = true;
         if self.parts.roster.count() > 0 {
             tracing::info!(sessions = self.parts.roster.count(), "telling the clients that the gateway stops");
-            self.owners.tell_all(|| Command::TerminateAll { reason: Reason::OperatorTerminated });
+            self.owners.tell_all(|| Command::TerminateAll { reason: Reason::GatewayShutdown });
             self.serve(&mut questions, stop, Some(Instant::now() + FAREWELL)).await?;
         }
         if let Err(error) = self.parts.steering.detach() {
@@ -341,7 +346,7 @@ impl SlowPath {
             News::Tables => stale = true,
         })? {}
         if stale && self.tables_due.is_none() {
-            self.tables_due = Some(Instant::now() + TABLES_SETTLE);
+            self.tables_due = Some(Instant::now() + TABLES_SETTLE.max(self.tables_cost * TABLES_SHARE));
         }
         self.apply(changes);
         if inside_changed {
@@ -352,6 +357,7 @@ impl SlowPath {
 
     /// Reads routes, neighbours and, for wildcard listen addresses, own addresses again.
     fn read_tables(&mut self) {
+        let started = Instant::now();
         let read = |netlink: &mut Netlink| -> Result<_, NetlinkError> {
             Ok((RouteTable::read(netlink)?, Neighbour::read_all(netlink)?))
         };
@@ -370,6 +376,7 @@ impl SlowPath {
         if let Err(error) = self.follow_own_addresses() {
             tracing::warn!(%error, "own addresses stay as they were");
         }
+        self.tables_cost = started.elapsed();
     }
 
     fn follow_own_addresses(&mut self) -> Result<(), Box<dyn std::error::Error>> {
@@ -401,7 +408,7 @@ impl SlowPath {
     }
 
     fn tell_inside_hop(&mut self) {
-        let (id, hop) = (crate::handover::INSIDE_HOP, self.parts.inside_hop.hop());
+        let (id, hop) = (INSIDE_HOP, self.parts.inside_hop.hop());
         self.owners.tell_all(|| Command::NextHop { id, hop });
     }
 

@@ -82,8 +82,10 @@ impl Sockets {
         .await
     }
 
-    /// Reads one batch from every socket that has something and hands each datagram on.
+    /// Reads one batch from every socket that has something and hands each datagram on. An error of one socket does not
+    /// keep the others waiting; the last one is told.
     pub fn receive(&mut self, mut datagram: impl FnMut(Tuple, &mut [u8])) -> io::Result<()> {
+        let mut outcome = Ok(());
         for socket in &self.sockets {
             let mut metadata = [RecvMeta::default(); BATCH];
             let mut slices = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer));
@@ -97,7 +99,10 @@ impl Sockets {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 // ICMP told of some earlier reply that nobody wanted; not about what waits in the queue.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    outcome = Err(error);
+                    continue;
+                }
             };
             for (slice, meta) in slices.iter_mut().zip(&metadata).take(count) {
                 let local = SocketAddr::new(meta.dst_ip.unwrap_or(socket.local.ip()), socket.local.port());
@@ -107,7 +112,7 @@ impl Sockets {
                 }
             }
         }
-        Ok(())
+        outcome
     }
 
     /// Sends a datagram from `tuple.local` to `tuple.peer`. A full queue is an error: UDP may be lost, and waiting for

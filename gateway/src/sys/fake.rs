@@ -76,12 +76,7 @@ pub const RX_HEADROOM: usize = 256;
 
 /// The rings of one queue with `workers` sockets: `region` places for frames in the fill and completion ring, which is
 /// filled from `frames`, and `ring` in the others.
-pub fn queue(
-    memory: &Arc<Umem>,
-    workers: usize,
-    frames: Vec<Frame>,
-    ring: u32,
-) -> (UserEnds, FakeQueue) {
+pub fn queue(memory: &Arc<Umem>, workers: usize, frames: Vec<Frame>, ring: u32) -> (UserEnds, FakeQueue) {
     let region = frames.len() as u32;
     // Close below the wrap of the counters, so that every test crosses it.
     let start = |size: u32| u32::MAX - size;
@@ -120,12 +115,14 @@ pub fn queue(
 
 impl FakeQueue {
     /// A packet arrives for `worker`; false if it is dropped because there is no empty frame or no place.
+    ///
+    /// As in the kernel, the packet is there before the place of its frame in the fill ring is shown to be free.
     pub fn deliver(&mut self, worker: usize, packet: &[u8]) -> bool {
+        self.fill.release();
         if self.receive[worker].unconsumed() == self.ring {
             return false;
         }
         let Some(address) = self.fill.pop() else { return false };
-        self.fill.release();
         // SAFETY: the address was taken off the fill ring just now.
         let mut frame = unsafe { self.memory.redeem(address, 0) };
         frame.place(RX_HEADROOM, packet.len()).expect("test packets fit");
@@ -149,6 +146,11 @@ impl FakeQueue {
         self.transmit.release();
         self.completion.publish();
         sent
+    }
+
+    /// Shows the places of taken frames to be free.
+    pub fn catch_up(&mut self) {
+        self.fill.release();
     }
 
     /// Frames that the kernel holds for receiving.

@@ -12,14 +12,13 @@
 //! What is trusted is the kernel: that it returns exactly the frames it was given.
 //!
 //! References: Linux `Documentation/networking/af_xdp.rst`, `net/xdp/xsk.c`, `net/xdp/xsk_queue.h`.
-#![allow(unsafe_code)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 mod error;
 pub mod ethtool;
-pub mod readiness;
 mod frame;
 mod queue;
+pub mod readiness;
 mod ring;
 mod socket;
 mod umem;

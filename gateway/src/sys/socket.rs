@@ -183,9 +183,8 @@ impl Socket {
     /// Has the kernel send what the transmit ring holds. `EAGAIN` means that more is left.
     pub fn kick_transmit(&self) -> Result<(), Errno> {
         // SAFETY: an empty message: nothing is read from memory.
-        let sent = unsafe {
-            libc::sendto(self.fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0)
-        };
+        let sent =
+            unsafe { libc::sendto(self.fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
         if sent < 0 { Err(Errno::last()) } else { Ok(()) }
     }
 
@@ -243,13 +242,7 @@ impl Socket {
         let mut len = size_of::<T>() as libc::socklen_t;
         // SAFETY: the kernel writes at most `len` bytes to `value`, and any bytes are a valid `KernelStruct`.
         let result = unsafe {
-            libc::getsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_XDP,
-                name,
-                std::ptr::from_mut(value).cast(),
-                &raw mut len,
-            )
+            libc::getsockopt(self.fd.as_raw_fd(), libc::SOL_XDP, name, std::ptr::from_mut(value).cast(), &raw mut len)
         };
         SysError::check(call, result)?;
         // A kernel before 5.4 knows a shorter layout, whose fields lie elsewhere.

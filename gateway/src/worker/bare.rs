@@ -1,4 +1,4 @@
-//! A forwarder without sessions: it strips and prepends the 36 bytes of DATA and nothing else.
+//! A forwarder without sessions: it strips and prepends the 36 bytes of DATA, and echoes control packets.
 //!
 //! What a worker does with it is the least that any gateway of this shape can do. Benchmarks measure against it, tests
 //! of ports and workers run on it.
@@ -9,7 +9,7 @@ use jumpgate_protocol::gateway::{Inner, Outbound, Reply, SessionKey};
 use jumpgate_protocol::ident::{Arrival, Locator, Tuple};
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
-use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType};
+use jumpgate_protocol::wire::{ControlPacket, DATA_OVERHEAD, HEADER_LEN, MessageType};
 
 use super::Sessions;
 
@@ -17,13 +17,15 @@ use super::Sessions;
 #[derive(Debug)]
 pub struct Bare {
     outbound: Outbound,
+    echo: Option<Reply>,
     drops: ReasonCounters,
 }
 
 impl Bare {
     /// A forwarder that sends every inner packet along `tuple` by the next hop `route`.
     pub fn new(tuple: Tuple, route: u32) -> Self {
-        Self { outbound: Outbound { tuple, route, session: SessionKey(0) }, drops: ReasonCounters::default() }
+        let outbound = Outbound { tuple, route, session: SessionKey(0) };
+        Self { outbound, echo: None, drops: ReasonCounters::default() }
     }
 }
 
@@ -50,9 +52,10 @@ impl Sessions for Bare {
         Ok(self.outbound)
     }
 
-    fn control_in(&mut self, _: Time, _: &Arrival, _: &mut [u8]) -> Result<(), Reason> {
-        self.drops.count(Reason::UnknownType);
-        Err(Reason::UnknownType)
+    fn control_in(&mut self, _: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason> {
+        let packet = ControlPacket::try_from(&packet[..]).map_err(|_| Reason::Malformed)?;
+        self.echo = Some(Reply { tuple: arrival.tuple, route: arrival.route, packet });
+        Ok(())
     }
 
     fn set_route(&mut self, peer: IpAddr, route: u32) {
@@ -68,7 +71,7 @@ impl Sessions for Bare {
     }
 
     fn poll_reply(&mut self) -> Option<Reply> {
-        None
+        self.echo.take()
     }
 
     fn poll_event(&mut self) -> Option<()> {

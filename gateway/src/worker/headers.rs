@@ -104,10 +104,14 @@ fn write_ipv6_udp(packet: &mut [u8], local: SocketAddrV6, peer: SocketAddrV6) {
     write_udp(udp, local.port(), peer.port());
     // The pseudo header: both addresses, length, protocol. Zero would say "none", and is sent as its other form.
     let sum = Sum::default().bytes(&ip[8..40]).word(len).word(u16::from(PROTOCOL_UDP)).bytes(udp);
-    put(udp, 6, match sum.finish() {
-        0 => 0xffff,
-        checksum => checksum,
-    });
+    put(
+        udp,
+        6,
+        match sum.finish() {
+            0 => 0xffff,
+            checksum => checksum,
+        },
+    );
 }
 
 /// The UDP header without its checksum.
@@ -131,8 +135,7 @@ mod tests {
 
     use super::*;
 
-    const HOP: NextHop =
-        NextHop { source_mac: [2, 0, 0, 0, 0, 1], destination_mac: [2, 0, 0, 0, 0, 2], vlan: None };
+    const HOP: NextHop = NextHop { source_mac: [2, 0, 0, 0, 0, 1], destination_mac: [2, 0, 0, 0, 0, 2], vlan: None };
 
     fn frame_with(payload: &[u8]) -> (std::sync::Arc<Umem>, Frame) {
         let (memory, mut frames) = Umem::new(1, 2048).expect("anonymous memory");

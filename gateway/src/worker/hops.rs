@@ -29,7 +29,11 @@ struct Entry {
 
 impl Hops {
     pub(super) fn new() -> Self {
-        Self { by_id: vec![Entry::default(); MAX_NEXT_HOPS as usize], unknown: Entry::default(), by_peer: HashMap::new() }
+        Self {
+            by_id: vec![Entry::default(); MAX_NEXT_HOPS as usize],
+            unknown: Entry::default(),
+            by_peer: HashMap::new(),
+        }
     }
 
     /// The next hop of that id, if its link address is known.

@@ -52,10 +52,8 @@ struct Outside {
     client: IpAddr,
 }
 
-const V4: Outside = Outside {
-    gateway: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
-    client: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)),
-};
+const V4: Outside =
+    Outside { gateway: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)), client: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)) };
 const V6: Outside = Outside {
     gateway: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
     client: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7)),
@@ -313,7 +311,7 @@ fn assert_no_frame_is_missing(counters: &[WorkerCounters]) {
     }
     let all = FrameLedger::sum(counters.iter().map(|one| &one.frames));
     assert_eq!(all.in_flight(), 0);
-    assert_eq!(all.ready() + all.between_workers(), all.endowed);
+    assert_eq!(all.ready() + all.on_their_way(), all.endowed);
 }
 
 fn forwards_both_ways(outside: Outside, mode: ModeChoice) {

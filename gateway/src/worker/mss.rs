@@ -75,7 +75,8 @@ fn lower(tcp: &mut [u8], at: usize, limit: u16) {
     }
     tcp[at..at + 2].copy_from_slice(&limit.to_be_bytes());
     // At an odd offset the two bytes fall into two words of the sum, each on the other's side.
-    let (old, new) = if at.is_multiple_of(2) { (announced, limit) } else { (announced.swap_bytes(), limit.swap_bytes()) };
+    let (old, new) =
+        if at.is_multiple_of(2) { (announced, limit) } else { (announced.swap_bytes(), limit.swap_bytes()) };
     let checksum = u16::from_be_bytes([tcp[CHECKSUM], tcp[CHECKSUM + 1]]);
     tcp[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum::updated(checksum, old, new).to_be_bytes());
 }

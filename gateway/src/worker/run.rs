@@ -2,6 +2,8 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use jumpgate_protocol::time::{Span, Time};
@@ -75,8 +77,8 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             }
         }
         // The slow path waits for this report, and makes room for it.
-        while !self.end.send(Report::Stopped) {
-            std::thread::sleep(std::time::Duration::from_millis(1));
+        while !self.end.send(Report::Stopped) && !self.end.is_abandoned() {
+            thread::sleep(Duration::from_millis(1));
         }
         self.end.ring();
     }

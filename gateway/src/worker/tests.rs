@@ -32,10 +32,7 @@ struct Bench {
 }
 
 fn v4_tuple() -> Tuple {
-    Tuple {
-        local: "192.0.2.1:51900".parse().expect("address"),
-        peer: "198.51.100.7:40001".parse().expect("address"),
-    }
+    Tuple { local: "192.0.2.1:51900".parse().expect("address"), peer: "198.51.100.7:40001".parse().expect("address") }
 }
 
 fn v6_tuple() -> Tuple {
@@ -81,6 +78,17 @@ impl Bench {
         self.workers[worker].round(self.now)
     }
 
+    /// Lets all frames come home that nobody sends: parcels may travel between workers more than once.
+    fn rest(&mut self) {
+        self.kernel.catch_up();
+        for _ in 0..20 {
+            for worker in 0..self.workers.len() {
+                self.round(worker);
+                self.workers[worker].flush();
+            }
+        }
+    }
+
     fn ledger(&self) -> FrameLedger {
         let ledgers: Vec<_> = self.workers.iter().map(|worker| worker.counters().frames).collect();
         FrameLedger::sum(&ledgers)
@@ -94,7 +102,9 @@ impl Bench {
         self.round(0);
         Role::ALL
             .into_iter()
-            .flat_map(|role| self.kernel.transmit(role, 0, 64).into_iter().map(move |packet| (role, packet)).collect::<Vec<_>>())
+            .flat_map(|role| {
+                self.kernel.transmit(role, 0, 64).into_iter().map(move |packet| (role, packet)).collect::<Vec<_>>()
+            })
             .collect()
     }
 }
@@ -232,9 +242,11 @@ fn what_is_no_tunnel_packet_is_dropped_and_counted() {
     let mut bench = Bench::new(1, v4_tuple());
     let mut hello = from_client(&[0; 40], false);
     hello[42] = 0x11;
-    for (packet, reason) in
-        [(vec![0; 60], Reason::Malformed), (hello, Reason::UnknownType), (from_client(&[], false), Reason::InnerSourceInvalid)]
-    {
+    for (packet, reason) in [
+        (vec![0; 60], Reason::Malformed),
+        (hello, Reason::UnknownType),
+        (from_client(&[], false), Reason::InnerSourceInvalid),
+    ] {
         assert!(bench.pass(Role::Outside, &packet).is_empty());
         assert_eq!(bench.workers[0].counters().drops().value(reason), 1, "{reason}");
     }
@@ -242,6 +254,7 @@ fn what_is_no_tunnel_packet_is_dropped_and_counted() {
     stranger[14 + 16] = 11;
     assert!(bench.pass(Role::Inside, &stranger).is_empty());
     assert_eq!(bench.workers[0].counters().drops().value(Reason::SessionNotFound), 1);
+    bench.rest();
     assert_eq!(bench.ledger().ready(), u64::from(bench.kernel.frames()));
 }
 
@@ -280,8 +293,46 @@ fn a_congested_port_drops_and_its_frames_go_home() {
     }
     assert_eq!(bench.workers[0].counters().drops().value(Reason::QueueFull), 36);
     assert_eq!(bench.kernel.transmit(Role::Outside, 0, 1000).len(), 64);
-    bench.round(0);
+    bench.rest();
     assert_eq!(bench.kernel.ready(), [256, 256]);
+}
+
+#[test]
+fn a_heartbeat_is_answered_in_its_own_frame_if_the_way_back_is_known() {
+    let mut heartbeat = from_client(&[7; 40], false);
+    heartbeat[42] = 0x16;
+    let asked = parse_outer(&heartbeat).expect("a UDP packet");
+    let mut bench = Bench::new(1, v4_tuple());
+    bench.slow[0].send(Command::Route { peer: asked.peer().ip(), route: CLIENT_HOP }).expect("room");
+    let out = bench.pass(Role::Outside, &heartbeat);
+    let [(Role::Outside, sent)] = &out[..] else { panic!("an answer outside: {out:?}") };
+    assert_eq!(sent[..6], OUTSIDE_HOP.destination_mac);
+    let answer = parse_outer(sent).expect("a UDP packet");
+    assert_eq!((answer.local(), answer.peer()), (asked.peer(), asked.local()), "back where it came from");
+    assert_eq!(sent[answer.payload..][..answer.payload_len], heartbeat[asked.payload..]);
+    assert_eq!(bench.workers[0].counters().path.answered, 1);
+    assert!(bench.slow[0].receive().is_none());
+}
+
+#[test]
+fn a_heartbeat_whose_way_back_is_unknown_is_answered_by_the_slow_path() {
+    let mut heartbeat = from_client(&[7; 40], false);
+    heartbeat[42] = 0x16;
+    let mut bench = Bench::new(1, v4_tuple());
+    assert!(bench.pass(Role::Outside, &heartbeat).is_empty());
+    let Some(Report::Reply(reply)) = bench.slow[0].receive() else { panic!("a reply") };
+    assert_eq!(reply.tuple.peer, "198.51.100.7:40001".parse().expect("address"));
+    assert_eq!(reply.packet[..], heartbeat[42..]);
+}
+
+#[test]
+fn a_control_packet_of_the_slow_path_is_answered_through_it() {
+    let mut bench = Bench::new(1, v4_tuple());
+    let arrival = Arrival { tuple: v4_tuple(), route: CLIENT_HOP, queue: 0 };
+    let packet = [0x19; 100][..].try_into().expect("fits");
+    bench.slow[0].send(Command::Control { arrival, packet }).expect("room");
+    assert!(bench.round(0));
+    assert!(matches!(bench.slow[0].receive(), Some(Report::Reply(reply)) if reply.packet[..] == [0x19; 100]));
 }
 
 #[test]
@@ -367,15 +418,15 @@ proptest! {
                 prop_assert_eq!(worker.counters().frames.missing(), 0);
             }
         }
-        // Let everything come to rest: parcels may travel between workers once more after the last packet was sent.
+        // Packets that were received and not forwarded yet make new ones to send.
         for _ in 0..20 {
+            bench.rest();
             for worker in 0..workers {
-                bench.round(worker);
-                bench.workers[worker].flush();
                 bench.kernel.transmit(Role::Outside, worker, usize::MAX);
                 bench.kernel.transmit(Role::Inside, worker, usize::MAX);
             }
         }
+        bench.rest();
         prop_assert_eq!(bench.kernel.ready(), vec![256; 2 * workers]);
         prop_assert_eq!(bench.ledger().ready(), u64::from(bench.kernel.frames()));
         prop_assert_eq!(bench.ledger().in_flight(), 0);

@@ -92,8 +92,8 @@ fn answerable_v4(packet: &[u8]) -> Option<Ipv4Addr> {
     let sender = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
     let is_later_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0;
     let header_len = usize::from(header[0] & 0x0f) * 4;
-    let is_error = header[9] == IpNumber::ICMP.0
-        && packet.get(header_len).is_none_or(|kind| ICMPV4_ERRORS.contains(kind));
+    let is_error =
+        header[9] == IpNumber::ICMP.0 && packet.get(header_len).is_none_or(|kind| ICMPV4_ERRORS.contains(kind));
     let is_host = !(sender.is_unspecified() || sender.is_multicast() || sender.is_broadcast() || sender.is_loopback());
     (is_host && !is_later_fragment && !is_error).then_some(sender)
 }
@@ -103,8 +103,8 @@ fn answerable_v6(packet: &[u8]) -> Option<Ipv6Addr> {
     let header: &[u8; IPV6_HEADER] = packet.first_chunk()?;
     let sender: [u8; 16] = header[8..24].try_into().ok()?;
     let IpAddr::V6(sender) = IpAddr::from(sender) else { return None };
-    let is_error = header[6] == IpNumber::IPV6_ICMP.0
-        && packet.get(IPV6_HEADER).is_none_or(|&kind| kind < ICMPV6_INFORMATIONAL);
+    let is_error =
+        header[6] == IpNumber::IPV6_ICMP.0 && packet.get(IPV6_HEADER).is_none_or(|&kind| kind < ICMPV6_INFORMATIONAL);
     let is_host = !(sender.is_unspecified() || sender.is_multicast() || sender.is_loopback());
     (is_host && !is_error).then_some(sender)
 }

@@ -20,6 +20,10 @@ pub(super) struct Choice<'a> {
     pub(super) current: Option<TransportId>,
     /// The gateway said that our tuple is not bound (BD-4).
     pub(super) unbound: bool,
+    /// The active binding has been within its bounds for `stability_window_ms`.
+    pub(super) calm: bool,
+    /// What failed in this recovery may be tried again: a new one is about to begin.
+    pub(super) anew: bool,
     /// A forced move to that path and no other.
     pub(super) target: Option<TransportId>,
 }
@@ -43,7 +47,7 @@ impl Choice<'_> {
     }
 
     fn passes(&self, path: &Path) -> bool {
-        if !path.up || path.tried || self.target.is_some_and(|target| target != path.id) {
+        if !path.up || (path.tried && !self.anew) || self.target.is_some_and(|target| target != path.id) {
             return false;
         }
         let bound = self.record.active().is_some();
@@ -59,21 +63,17 @@ impl Choice<'_> {
         !self.is_quality_trigger() || (path.answers >= QUALITY_ANSWERS && self.within_quality(path))
     }
 
-    /// SM-15: silent, dead, unbound or forced, the same path may be proved again; after a quality trigger it may not.
+    /// SM-15: silent, dead, unbound or forced, the same path may be proved again; after a quality trigger only in
+    /// DEGRADED, once it is calm.
     fn same_path_is_candidate(&self) -> bool {
-        let forced = self.record.trigger() == Some(Reason::PolicyForcedRecovery);
-        self.unbound || !self.is_quality_trigger() && (!forced || self.target.is_some())
+        self.unbound || !self.is_quality_trigger() || (self.record.state() == State::Degraded && self.calm)
     }
 
+    /// Loss, latency or jitter (AF-1). Unanswered heartbeats are silence, not quality: they act at once (SM-14).
     fn is_quality_trigger(&self) -> bool {
         matches!(
             self.record.trigger(),
-            Some(
-                Reason::LossThresholdExceeded
-                    | Reason::ConsecutiveDropExceeded
-                    | Reason::LatencyThresholdExceeded
-                    | Reason::JitterThresholdExceeded
-            )
+            Some(Reason::LossThresholdExceeded | Reason::LatencyThresholdExceeded | Reason::JitterThresholdExceeded)
         ) && self.record.active().is_some()
             && !self.unbound
     }

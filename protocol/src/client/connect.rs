@@ -54,6 +54,12 @@ impl Connecting {
         self.next.min(self.started + HANDSHAKE_TIMEOUT)
     }
 
+    pub(super) fn path_up(&mut self, shared: &mut Shared, now: Time) {
+        if self.path.is_none() {
+            self.try_next_path(shared, now);
+        }
+    }
+
     pub(super) fn path_down(&mut self, shared: &mut Shared, id: TransportId, now: Time) {
         if self.path == Some(id) {
             self.try_next_path(shared, now);

@@ -9,6 +9,7 @@ use super::live::Live;
 use super::path::{Path, PathInfo};
 use crate::entropy::Entropy;
 use crate::handshake::StaticSecret;
+use crate::health::Rtt;
 use crate::ident::{Locator, PublicKey, TransportId};
 use crate::machine::{Evidence, State};
 use crate::reason::{Reason, ReasonCounters};
@@ -86,9 +87,12 @@ impl Client {
                 self.shared.paths.push(Path::new(id, info, now));
             }
         }
-        if let Phase::Live(live) = &mut self.phase {
-            live.path_up(&mut self.shared, now);
+        match &mut self.phase {
+            Phase::Idle => {}
+            Phase::Connecting(connecting) => connecting.path_up(&mut self.shared, now),
+            Phase::Live(live) => live.path_up(&mut self.shared, now),
         }
+        self.settle();
     }
 
     /// A path is gone: interface, address or socket lost. A local fact, so a session on it reacts in the same step
@@ -305,6 +309,11 @@ impl Shared {
 
     pub(super) fn path_mut(&mut self, id: TransportId) -> Option<&mut Path> {
         self.paths.iter_mut().find(|path| path.id == id)
+    }
+
+    /// The retransmission timeout of a path (HS-6).
+    pub(super) fn rto(&self, path: TransportId) -> Span {
+        self.path(path).map_or(Rtt::default().rto(), Path::rto)
     }
 
     pub(super) fn send(&mut self, path: TransportId, packet: &[u8]) {

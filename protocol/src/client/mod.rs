@@ -9,8 +9,10 @@ mod candidates;
 mod connect;
 mod core;
 mod event;
+mod inbound;
 mod live;
 mod path;
+mod pulse;
 mod recovery;
 
 pub use self::core::{Client, ClientConfig};

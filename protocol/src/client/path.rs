@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::health::Rtt;
+use crate::health::{RTO_UNKNOWN, Rtt};
 use crate::ident::{TransportId, Tuple};
 use crate::time::{Span, Time};
 
@@ -39,6 +39,8 @@ pub(super) struct Path {
     /// One bit a probe, 1 = lost, newest lowest.
     losses: u32,
     asked: u32,
+    /// A request on it went unanswered since it answered last: its round trip is not what it was.
+    pub(super) unanswered: bool,
     /// Refused or failed in this recovery.
     pub(super) tried: bool,
     /// When the session left it (AF-2).
@@ -62,6 +64,7 @@ impl Path {
             answers: 0,
             losses: 0,
             asked: 0,
+            unanswered: false,
             tried: false,
             left_at: None,
         }
@@ -96,11 +99,18 @@ impl Path {
     /// One more answer on this path, from a probe or a heartbeat.
     pub(super) fn answered(&mut self, round_trip: Span, now: Time) {
         self.rtt.sample(round_trip);
+        self.unanswered = false;
         self.last_answer = Some(now);
         self.answering_since.get_or_insert(now);
         self.answers = self.answers.saturating_add(1);
         self.losses <<= 1;
         self.asked = (self.asked + 1).min(LOSS_MEMORY);
+    }
+
+    /// The retransmission timeout (HS-6). Of a path that let a request go unanswered the round trip counts as unknown: a
+    /// timeout that was too short would stay too short for ever (L-1).
+    pub(super) fn rto(&self) -> Span {
+        if self.unanswered { self.rtt.rto().max(RTO_UNKNOWN) } else { self.rtt.rto() }
     }
 
     /// One more question without an answer.

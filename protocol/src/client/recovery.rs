@@ -56,37 +56,36 @@ impl Live {
 
     /// When [`Live::drive`] could do more than now.
     pub(super) fn recovery_timeout(&self, now: Time) -> Time {
-        let cooldown = self.record.cooldown_left(&self.policy, now);
         match self.record.state() {
             State::Recovering => {
                 let attempt = self.attempt.as_ref().map(Attempt::next);
                 attempt.or(self.retry_at).unwrap_or(Time::NEVER)
             }
-            State::Volatile if cooldown > Span::ZERO => now + cooldown,
-            State::Degraded => {
-                let hold = (self.record.entered() + self.policy.switching.switch_cooldown).since(now).max(cooldown);
-                if hold > Span::ZERO { now + hold } else { now + self.policy.transport.probe_interval }
-            }
-            State::Birth | State::Attached | State::Volatile | State::Terminated => Time::NEVER,
+            State::Volatile | State::Degraded => match self.record.earliest_start(&self.policy, now) {
+                start if start > now => start,
+                // Whatever could start has started. Candidates come with answers to probes, or with calm.
+                _ => now + self.policy.transport.probe_interval,
+            },
+            State::Birth | State::Attached | State::Terminated => Time::NEVER,
         }
     }
 
-    fn choice(&self, now: Time) -> Choice<'_> {
+    pub(super) fn choice(&self, now: Time, anew: bool) -> Choice<'_> {
         Choice {
             record: &self.record,
             policy: &self.policy,
             now,
             current: self.current,
             unbound: self.health.is_unbound() && self.record.active().is_some(),
+            calm: self.health.calm_for(now) >= self.policy.volatility.stability_window,
+            anew,
             target: self.target,
         }
     }
 
     /// A candidate for a recovery that is yet to start: what failed in the last one may be tried again (T15).
     fn has_startable(&self, shared: &Shared, now: Time) -> bool {
-        let mut paths = shared.paths.clone();
-        paths.iter_mut().for_each(|path| path.tried = false);
-        self.choice(now).best(&paths).is_some()
+        self.choice(now, true).best(&shared.paths).is_some()
     }
 
     fn start(&mut self, shared: &mut Shared, now: Time) {
@@ -100,7 +99,8 @@ impl Live {
     }
 
     fn next_attempt(&mut self, shared: &mut Shared, now: Time) {
-        let candidate = self.choice(now).best(&shared.paths);
+        let named = self.named.take().filter(|id| shared.path(*id).is_some_and(|path| path.up));
+        let candidate = named.or_else(|| self.choice(now, false).best(&shared.paths));
         let exhausted = u32::from(self.record.attempts()) >= u32::from(self.policy.switching.max_recovery_attempts);
         match candidate {
             Some(path) if !exhausted => self.ask(shared, path, now),
@@ -122,10 +122,10 @@ impl Live {
             protocol: PROTOCOL_UDP,
         };
         let packet = self.seal_mutation(&request);
-        let rto = shared.path(path).map_or(Span::from_millis(250), |path| path.rtt.rto());
+        let (nonce, rto) = (self.control_sent, shared.rto(path));
         shared.send(path, &packet);
         self.tried_any = true;
-        self.attempt = Some(Attempt { path, nonce: self.last_nonce(), packet, first_sent: now, rto, copies: 1 });
+        self.attempt = Some(Attempt { path, nonce, packet, first_sent: now, rto, copies: 1 });
     }
 
     fn cause(&self) -> Cause {
@@ -163,6 +163,7 @@ impl Live {
         if let Some(path) = shared.path_mut(attempt.path) {
             path.tried = true;
             path.validated = false;
+            path.unanswered = true;
         }
         self.drive(shared, now);
     }
@@ -181,7 +182,9 @@ impl Live {
             return Err(Reason::ReplayDetected);
         };
         let path = attempt.path;
-        let round_trip = (attempt.copies == 1).then(|| now.since(attempt.first_sent));
+        // Of several copies nobody knows which one was answered; where nothing is known, a bound is better than nothing.
+        let unknown = shared.path(path).is_some_and(|path| path.rtt.smoothed().is_none());
+        let round_trip = (attempt.copies == 1 || unknown).then(|| now.since(attempt.first_sent));
         let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
         found.observed = Some(ack.observed);
         if let Some(round_trip) = round_trip {
@@ -203,8 +206,20 @@ impl Live {
                 detected_after: left_at.since(heard_at),
                 switched_after: now.since(left_at),
             });
+            self.follow_target(shared, now);
         }
         Ok(())
+    }
+
+    /// An operator's wish that came while another move was under way is still to be fulfilled.
+    fn follow_target(&mut self, shared: &mut Shared, now: Time) {
+        let elsewhere =
+            |id: &TransportId| self.active_path() != Some(*id) && shared.path(*id).is_some_and(|path| path.up);
+        self.target = self.target.filter(elsewhere);
+        if self.target.is_some() {
+            self.apply(shared, &[Input::PolicyForceMove], now);
+            self.drive(shared, now);
+        }
     }
 
     /// REATTACH_REJECT: wait and ask again, take the next candidate, or brake (RF-4, RF-5).
@@ -223,31 +238,39 @@ impl Live {
         self.record.count_attempt();
         match reject.reason {
             Reason::StaleStateVersion => {
-                if let Some((epoch, _)) = reject.current {
+                // RS-7: what the gateway has bound may be what we want; then it is no switch at all (SM-09).
+                if let Some((epoch, path)) = reject.current {
                     self.known_epoch = self.known_epoch.max(epoch);
+                    self.named = Some(path).filter(|path| self.target.is_none_or(|target| target == *path));
                 }
                 self.retry_at = Some(now);
             }
-            Reason::FreshnessInvalid
-            | Reason::RateLimited
+            Reason::InvalidStateForReattach if self.confirm.is_some() => {
+                // The gateway never got HELLO_CONFIRM, and after this request it cannot take it any more (AR-1): there
+                // is no session, and a handshake over another path makes one sooner than any waiting.
+                self.apply(shared, &[Input::PeerTerminate { detail: Some(Reason::SessionLost) }], now);
+            }
+            Reason::FreshnessInvalid => {
+                // AR-5: our session time has gone astray; the gateway's is the one that counts.
+                self.origin = now - Span::from_millis(reject.gateway_time_ms);
+                self.retry_at = Some(now + Span::from_millis(1));
+            }
+            Reason::RateLimited
             | Reason::CooldownActive
             | Reason::AtomicityFailed
             | Reason::StoreUnavailable
             | Reason::InvalidStateForReattach => {
                 self.retry_at = Some(now + Span::from_millis(u64::from(reject.retry_after_ms).max(1)));
             }
-            Reason::PolicyDenied | Reason::SwitchRateLimited => {
-                let input = Input::ReattachDeniedAuth { reason: Reason::PolicyDenied, detail: reject.reason };
-                self.apply(shared, &[input], now);
-            }
             reason => {
                 if let Some(path) = shared.path_mut(attempt.path) {
                     path.tried = true;
                 }
                 // T13 at the client: final only once no untried candidate is left.
-                if self.choice(now).best(&shared.paths).is_none() {
+                if self.choice(now, false).best(&shared.paths).is_none() {
                     let primary = match reason {
                         Reason::InvalidTransportCandidate => reason,
+                        Reason::PolicyDenied | Reason::SwitchRateLimited => Reason::PolicyDenied,
                         _ => Reason::ReattachValidationFailed,
                     };
                     self.apply(shared, &[Input::ReattachDeniedAuth { reason: primary, detail: reason }], now);

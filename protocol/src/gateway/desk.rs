@@ -2,17 +2,17 @@
 //!
 //! Nothing is kept for a client before its gate MAC and, under load, its cookie were verified (INV-37).
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
-use super::{AddressPool, Birth, EventKind, FIRST_CLIENT_INDEX, ResetKey, SessionEvent};
+use super::places::Places;
+use super::{AddressPool, Birth, EventKind, ResetKey, SessionEvent};
 use crate::entropy::Entropy;
 use crate::handshake::{CookieJar, HelloReply, Opened, Responder, StaticSecret};
-use crate::ident::{Arrival, Locator, PublicKey, SLOT_COUNT, SessionIdentity, Slot};
+use crate::ident::{Arrival, Locator, PublicKey, SLOT_COUNT, SessionIdentity, Slot, Tuple};
 use crate::limits::{Bucket, SourceTable};
 use crate::machine::TransitionId;
 use crate::policy::Policy;
@@ -70,6 +70,8 @@ struct Entry {
     hello_counter: u64,
     replaces: Option<Locator>,
     digest: [u8; 16],
+    /// Where HELLO_INIT came from.
+    from: Tuple,
     /// HELLO_ACK, until the keys are confirmed: a byte-identical HELLO_INIT gets it again (HS-4).
     ack: Option<Vec<u8>>,
 }
@@ -82,56 +84,6 @@ struct Known {
     confirmed_counter: Option<u64>,
     /// The place that it had last, so that it gets the same addresses again.
     last_index: Option<u32>,
-}
-
-/// Who holds which place of the address pool.
-struct Places {
-    /// Sessions on each index: two while one replaces the other.
-    holders: Vec<u16>,
-    /// Never given out by chance: the gateway's own, and those fixed for a client.
-    reserved: Vec<bool>,
-    /// Places that may be free; looked at again when taken.
-    free: VecDeque<u32>,
-}
-
-impl Places {
-    fn new(size: u32, fixed: impl Iterator<Item = u32>) -> Self {
-        let mut reserved = vec![false; size as usize];
-        for index in fixed.chain(0..FIRST_CLIENT_INDEX) {
-            if let Some(place) = reserved.get_mut(index as usize) {
-                *place = true;
-            }
-        }
-        let free = (0..size).filter(|index| !reserved[*index as usize]).collect();
-        Self { holders: vec![0; size as usize], reserved, free }
-    }
-
-    fn is_free(&self, index: u32) -> bool {
-        self.holders.get(index as usize) == Some(&0)
-    }
-
-    /// A place that nobody holds; stays in the list until it is taken.
-    fn any_free(&mut self) -> Option<u32> {
-        while let Some(index) = self.free.front().copied() {
-            if self.is_free(index) {
-                return Some(index);
-            }
-            self.free.pop_front();
-        }
-        None
-    }
-
-    fn take(&mut self, index: u32) {
-        self.holders[index as usize] += 1;
-    }
-
-    fn release(&mut self, index: u32) {
-        let holders = &mut self.holders[index as usize];
-        *holders = holders.saturating_sub(1);
-        if *holders == 0 && !self.reserved[index as usize] {
-            self.free.push_back(index);
-        }
-    }
 }
 
 /// The slow path's half of the handshake.
@@ -221,7 +173,9 @@ impl HandshakeDesk {
             known.half_open = known.half_open.saturating_sub(1);
             known.open += 1;
             known.confirmed_counter = known.confirmed_counter.max(Some(entry.hello_counter));
-            return entry.replaces.take();
+            // Of handshakes over different paths the last one confirmed has the address; the client knows no other.
+            let former = self.places.confirm(entry.inner_index, event.locator);
+            return former.or(entry.replaces.take());
         }
         if !transition.to.is_live() {
             self.forget(event.locator);
@@ -240,18 +194,23 @@ impl HandshakeDesk {
         } else {
             known.open = known.open.saturating_sub(1);
         }
-        self.places.release(entry.inner_index);
+        self.places.release(entry.inner_index, locator);
     }
 
     fn admit(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Result<Outcome, Outcome> {
         let hello = self.responder.gate(packet).map_err(silent)?;
         let peer = arrival.tuple.peer;
         let digest = hello.digest();
-        if let Some(ack) = self.half_open.get(&digest).and_then(|locator| self.entries[locator].ack.clone()) {
-            return Ok(Outcome { reply: Some(ack), ..Outcome::default() });
-        }
         let limits = self.config.policy.limits;
         let source = self.sources.take(peer.ip(), now);
+        if let Some(entry) = self.half_open.get(&digest).and_then(|locator| self.entries.get(locator)) {
+            // Elsewhere the answer would be of no use: HELLO_CONFIRM must come from where HELLO_INIT came from (HS-5).
+            if entry.from != arrival.tuple {
+                return Err(silent(Reason::HelloReplayed));
+            }
+            source.map_err(|_| silent(Reason::RateLimited))?;
+            return Ok(Outcome { reply: entry.ack.clone(), ..Outcome::default() });
+        }
         if self.is_under_load(now) && !self.cookies.check(now, peer, &hello, self.entropy.as_mut()) {
             let retry = source.is_ok().then(|| self.cookies.retry(now, peer, &hello, self.entropy.as_mut()));
             let reason = if hello.has_cookie() { Reason::CookieInvalid } else { Reason::CookieRequired };
@@ -316,12 +275,13 @@ impl HandshakeDesk {
         };
         let (ack, root, handshake_hash) =
             opened.accept(&reply, self.entropy.as_mut()).map_err(|_| silent(Reason::InternalError))?;
-        self.places.take(inner_index);
+        self.places.take(inner_index, client);
         let known = self.known.entry(client).or_default();
         known.half_open += 1;
         known.last_index = Some(inner_index);
         self.half_open.insert(digest, locator);
-        let entry = Entry { client, inner_index, hello_counter, replaces, digest, ack: Some(ack.clone()) };
+        let (from, copy) = (arrival.tuple, Some(ack.clone()));
+        let entry = Entry { client, inner_index, hello_counter, replaces, digest, from, ack: copy };
         self.entries.insert(locator, entry);
         let birth = Birth {
             locator,
@@ -373,13 +333,14 @@ impl HandshakeDesk {
         } else {
             Arc::new(base.narrow(&opened.request.requested_policy).map_err(|_| Reason::PolicyDenied)?)
         };
-        let index = self.choose_index(entry.inner_index, replaces, last_index)?;
+        let index = self.choose_index(client, entry.inner_index, replaces, last_index)?;
         Ok((index, replaces, policy))
     }
 
     /// The client's fixed place, the place of the session it replaces, the place it had last, or the next free one.
     fn choose_index(
         &mut self,
+        client: PublicKey,
         fixed: Option<u32>,
         replaces: Option<Locator>,
         last: Option<u32>,
@@ -387,10 +348,8 @@ impl HandshakeDesk {
         if let Some(old) = replaces.and_then(|old| self.entries.get(&old)) {
             return Ok(old.inner_index);
         }
-        let index = match fixed {
-            Some(index) => Some(index).filter(|index| self.places.is_free(*index)),
-            None => last.filter(|index| self.places.is_free(*index)).or_else(|| self.places.any_free()),
-        };
+        let known = fixed.or(last).filter(|index| self.places.is_open_to(&client, *index));
+        let index = if fixed.is_some() { known } else { known.or_else(|| self.places.any_free()) };
         index.ok_or(Reason::CapacityExceeded)
     }
 

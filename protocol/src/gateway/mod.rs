@@ -8,9 +8,13 @@
 //! never makes or moves one (INV-26).
 
 mod birth;
+mod control;
 mod desk;
 mod event;
 mod freshness;
+mod hint;
+mod lanes;
+mod places;
 mod pool;
 mod reattach;
 mod reset;

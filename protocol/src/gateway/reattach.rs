@@ -2,13 +2,14 @@
 //! first mutation (INV-11).
 
 use super::event::EventKind;
-use super::session::{Mutation, Session, digest};
+use super::lanes::{Mutation, digest};
+use super::session::Session;
 use super::shard::Context;
 use crate::ident::{Arrival, TransportId};
-use crate::machine::{Input, NewBinding, State, reattach};
+use crate::machine::{Input, NewBinding, State, due, reattach};
 use crate::reason::Reason;
 use crate::time::Span;
-use crate::wire::{Cause, Header, ReattachAck, ReattachReject, ReattachRequest, ReservedZero};
+use crate::wire::{Cause, Header, ReattachAck, ReattachReject, ReattachRequest, ReservedZero, UDP};
 
 /// What the checks C06 to C09 found.
 enum Verdict {
@@ -48,10 +49,12 @@ impl Session {
         if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
             return self.answer_again(arrival, context);
         }
+        self.credit_unvalidated(&arrival.tuple, received as u64);
         match self.judge(&request, arrival, context) {
             Ok(Verdict::AlreadyBound) => {
-                self.acknowledge(header, digest, arrival, Some(Reason::AlreadyBound), context);
-                Ok(())
+                // Fresh, from that tuple, and it names the epoch: that validates too (PV-3).
+                self.validate(request.binding_epoch, context);
+                self.acknowledge(header, digest, arrival, Some(Reason::AlreadyBound), context)
             }
             Ok(Verdict::Commit(binding)) => {
                 let now = context.now;
@@ -63,8 +66,7 @@ impl Session {
                         for transition in &transitions {
                             self.after(transition, context);
                         }
-                        self.acknowledge(header, digest, arrival, detail, context);
-                        Ok(())
+                        self.acknowledge(header, digest, arrival, detail, context)
                     }
                     Err(refusal) => {
                         let reason = match refusal.0 {
@@ -93,6 +95,8 @@ impl Session {
         if let Some(limit) = self.record.expired(&self.policy, now) {
             return Err(limit.into());
         }
+        // What else is due comes before a request of the same instant (SM-03): a deadline, a path never validated.
+        self.apply(&due(&self.record, &self.policy, now), context);
         if !self.record.state().is_live() || self.record.state() == State::Birth {
             return Err(Reason::InvalidStateForReattach.into());
         }
@@ -123,10 +127,14 @@ impl Session {
         }
         // C09
         let peer = arrival.tuple.peer.ip();
+        if request.protocol != UDP || request.transport_id == TransportId::NONE {
+            return Err(Reason::InvalidTransportCandidate.into());
+        }
         if !arrival.tuple.is_plausible() || peer == arrival.tuple.local.ip() || context.pool.contains(peer) {
             return Err(Reason::InvalidTransportCandidate.into());
         }
         // PV-1
+        self.standby.expire(self.policy.transport.candidate_ttl, now);
         let validated = self.standby.is_validated(request.transport_id, &arrival.tuple)
             || active.is_some_and(|binding| binding.validated && same_tuple);
         Ok(Verdict::Commit(NewBinding { tuple: arrival.tuple, transport: request.transport_id, validated }))
@@ -139,7 +147,7 @@ impl Session {
         arrival: &Arrival,
         detail: Option<Reason>,
         context: &mut Context<'_>,
-    ) {
+    ) -> Result<(), Reason> {
         let ack = ReattachAck {
             nonce: header.counter,
             binding_epoch: self.record.epoch(),
@@ -150,9 +158,9 @@ impl Session {
             next_locator: ReservedZero,
         };
         let packet = self.seal_control(&ack);
-        self.spend(packet.len());
         self.remember(header, digest, arrival, Some(packet.clone()));
-        self.reply(arrival, packet, context);
+        self.last.granted = Some(self.record.epoch());
+        self.reply(arrival, packet, context)
     }
 
     /// Answers a refusal, and takes the step that RF-5 asks for.
@@ -171,13 +179,16 @@ impl Session {
         let reject = ReattachReject {
             nonce: header.counter,
             reason,
-            retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
+            // Rounded up: a client that comes back then must not be too early.
+            retry_after_ms: u32::try_from(retry_after.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX),
             gateway_time_ms: self.session_ms(context.now),
             current,
         };
         let packet = self.seal_control(&reject);
         self.remember(header, digest, arrival, Some(packet.clone()));
-        self.reply(arrival, packet, context);
+        if let Err(limit) = self.reply(arrival, packet, context) {
+            return limit;
+        }
         self.emit(EventKind::Refused { message: header.kind, reason, tuple: arrival.tuple }, context);
         if let Some(input) = self.consequence(reason) {
             self.apply(&[input], context);

@@ -85,7 +85,8 @@ pub struct Shard {
     by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
     by_inner: Vec<Option<SessionKey>>,
     timers: BinaryHeap<Reverse<(Time, Locator)>>,
-    farewells: Vec<Farewell>,
+    /// In the order of their time, which is the same span away for all.
+    farewells: VecDeque<Farewell>,
     outbox: Outbox,
     entropy: Box<dyn Entropy + Send>,
     config: ShardConfig,
@@ -101,7 +102,7 @@ impl Shard {
             by_locator: HashMap::default(),
             by_inner: vec![None; config.pool.size() as usize],
             timers: BinaryHeap::new(),
-            farewells: Vec::new(),
+            farewells: VecDeque::new(),
             outbox: Outbox {
                 replies: VecDeque::with_capacity(OUTBOX_CAPACITY),
                 events: VecDeque::with_capacity(OUTBOX_CAPACITY),
@@ -192,7 +193,8 @@ impl Shard {
     /// When [`Shard::timeout`] must run next.
     pub fn next_timeout(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
-        self.farewells.iter().map(|farewell| farewell.at).chain(timer).min()
+        let farewell = self.farewells.front().map(|farewell| farewell.at);
+        timer.into_iter().chain(farewell).min()
     }
 
     /// A control packet to send, if there is one.
@@ -215,9 +217,11 @@ impl Shard {
             Reason::SessionReplaced => Input::PeerTerminate { detail: Some(reason) },
             _ => Input::OperatorTerminate,
         };
-        if let Some(reply) = self.with(now, key, |session, context| session.terminate(input, reason, context)) {
+        if let Some(reply) =
+            self.with(now, key, |session, context| session.terminate(input, reason, FAREWELL_COPIES, context))
+        {
             self.outbox.replies.push_back(reply.clone());
-            self.farewells.push(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
+            self.farewells.push_back(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
         }
         true
     }
@@ -356,11 +360,13 @@ impl Shard {
     }
 
     fn repeat_farewells(&mut self, now: Time) {
-        for farewell in self.farewells.iter_mut().filter(|farewell| farewell.at <= now) {
+        while let Some(mut farewell) = self.farewells.pop_front_if(|farewell| farewell.at <= now) {
             self.outbox.replies.push_back(farewell.reply.clone());
-            farewell.at = now + FAREWELL_RTO;
             farewell.left -= 1;
+            if farewell.left > 0 {
+                farewell.at = now + FAREWELL_RTO;
+                self.farewells.push_back(farewell);
+            }
         }
-        self.farewells.retain(|farewell| farewell.left > 0);
     }
 }

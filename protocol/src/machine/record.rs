@@ -181,6 +181,22 @@ impl Record {
         self.last_commit.map_or(Span::ZERO, |at| (at + policy.switching.switch_cooldown).since(now))
     }
 
+    /// When a recovery may start at the earliest (T08, T15): switch rate, cooldown while a binding is there (SM-16), and
+    /// the brake of DEGRADED (SM-15).
+    pub fn earliest_start(&self, policy: &Policy, now: Time) -> Time {
+        let mut at = now;
+        if !self.switch_rate_free(policy, now) {
+            at += self.switch_rate_wait(now);
+        }
+        if self.active.is_some() {
+            at = at.max(now + self.cooldown_left(policy, now));
+        }
+        if self.state == State::Degraded {
+            at = at.max(self.entered + policy.switching.switch_cooldown);
+        }
+        at
+    }
+
     /// Whether the session may live on at `now` as far as its own limits go; the first limit that does not hold
     /// is returned (C06).
     pub fn expired(&self, policy: &Policy, now: Time) -> Option<Reason> {

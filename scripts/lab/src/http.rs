@@ -86,7 +86,9 @@ impl Read for Paced {
 
 /// Serves one content to everybody who asks, until dropped.
 pub struct ContentServer {
-    server: Arc<Server>,
+    namespace: Namespace,
+    server: Option<Arc<Server>>,
+    serving: Option<JoinHandle<()>>,
     address: SocketAddr,
     peers: Arc<Mutex<Vec<SocketAddr>>>,
 }
@@ -99,9 +101,9 @@ impl ContentServer {
         let server = Server::from_listener(listener, None).map_err(|error| anyhow!("starting HTTP: {error}"))?;
         let server = Arc::new(server);
         let peers = Arc::new(Mutex::new(Vec::new()));
-        let (serving, seen) = (server.clone(), peers.clone());
-        thread::spawn(move || {
-            for request in serving.incoming_requests() {
+        let (answering, seen) = (server.clone(), peers.clone());
+        let serving = thread::spawn(move || {
+            for request in answering.incoming_requests() {
                 lock(&seen).extend(request.remote_addr());
                 let bytes = Paced { bytes: content.reader(), rate: content.rate, sent: 0, started: Instant::now() };
                 let length = usize::try_from(content.bytes).ok();
@@ -111,7 +113,7 @@ impl ContentServer {
                 thread::spawn(move || request.respond(response));
             }
         });
-        Ok(Self { server, address, peers })
+        Ok(Self { namespace: namespace.clone(), server: Some(server), serving: Some(serving), address, peers })
     }
 
     /// Where it listens.
@@ -127,7 +129,18 @@ impl ContentServer {
 
 impl Drop for ContentServer {
     fn drop(&mut self) {
-        self.server.unblock();
+        if let Some(server) = &self.server {
+            server.unblock();
+        }
+        if let Some(serving) = self.serving.take() {
+            // It cannot have panicked: what it does per request runs elsewhere.
+            let _ = serving.join();
+        }
+        // The server ends by connecting to itself, which only means itself inside the namespace.
+        let mut server = self.server.take();
+        let _ = self.namespace.enter(|| drop(server.take()));
+        // If the namespace is gone already, so is the listener.
+        std::mem::forget(server);
     }
 }
 

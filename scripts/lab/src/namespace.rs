@@ -16,6 +16,12 @@ pub struct Namespace {
     name: String,
 }
 
+impl std::fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Namespace({})", self.name)
+    }
+}
+
 impl Namespace {
     /// Creates `<tag>-<role>` with its loopback up and no duplicate address detection, which would only cost a second.
     pub fn create(run: &Run, role: &str) -> Result<Self> {

@@ -191,11 +191,11 @@ impl Stage {
         let started = Instant::now();
         screen.headline(started, jump.title);
         (jump.disturb)(self)?;
-        let mut committed = None;
+        let (mut commit, mut committed) = (None, None);
         while committed.is_none_or(|at: Instant| at.elapsed() < AFTERMATH) {
             for event in self.events.from(heard) {
                 heard += 1;
-                if show(screen, &event, before.active_interface.as_deref()) {
+                if show(screen, &event, before.active_interface.as_deref(), &mut commit) {
                     committed = Some(event.at);
                 }
             }
@@ -231,35 +231,36 @@ impl Stage {
     }
 }
 
-/// Prints an event; true if it is the commit of a switch.
-fn show(screen: &Screen, heard: &Heard, from: Option<&str>) -> bool {
-    match &heard.event {
-        Event::Transition { transition, from, to, reason, detail, epoch } => {
-            let event = match detail {
-                Some(detail) => format!("   {transition} {}", detail.to_lowercase().replace('_', " ")),
-                None => format!("   {transition}"),
-            };
-            let state = format!("{from} -> {to}");
-            let row = Row { event: &event, state: &state, reason, epoch: Some(*epoch), ..Row::default() };
-            screen.row(heard.at, &row);
-            false
+/// Prints an event; true if it is the commit of a switch. The transition of a commit waits for what the switch tells
+/// about it, so that both make one line.
+fn show(screen: &Screen, heard: &Heard, from: Option<&str>, commit: &mut Option<Event>) -> bool {
+    match (&heard.event, commit.take()) {
+        (Event::Transition { transition, .. }, _) if transition == "T11" => *commit = Some(heard.event.clone()),
+        (Event::Transition { transition, from, to, reason, epoch, .. }, _) => {
+            let (event, state) = (format!("   {transition}"), format!("{from} -> {to}"));
+            screen.row(heard.at, &Row { event: &event, state: &state, reason, epoch: Some(*epoch), ..Row::default() });
         }
-        Event::Switched { switch } => {
+        (Event::Switched { switch }, commit) => {
+            let detail = switch.detail.as_deref().unwrap_or_default().to_lowercase().replace('_', " ");
+            let event = format!("   T11 {detail}");
             let path = format!("{} -> {}", from.unwrap_or("none"), switch.to_interface);
-            let row = Row { event: "   switched", epoch: Some(switch.epoch), path: &path, ..Row::default() };
-            screen.row(heard.at, &row);
-            true
+            let (state, reason) = match &commit {
+                Some(Event::Transition { from, to, reason, .. }) => (format!("{from} -> {to}"), reason.as_str()),
+                _ => (String::new(), ""),
+            };
+            let epoch = Some(switch.epoch);
+            screen.row(heard.at, &Row { event: &event, state: &state, reason, epoch, path: &path, ..Row::default() });
+            return true;
         }
-        Event::Refused { reason, interface } => {
+        (Event::Refused { reason, interface }, _) => {
             screen.row(heard.at, &Row { event: "   refused", reason, path: interface, ..Row::default() });
-            false
         }
-        Event::Terminated { reason, .. } => {
+        (Event::Terminated { reason, .. }, _) => {
             screen.row(heard.at, &Row { event: "   terminated", reason, ..Row::default() });
-            false
         }
-        Event::Connected { .. } | Event::Other => false,
+        (Event::Connected { .. } | Event::Other, kept) => *commit = kept,
     }
+    false
 }
 
 fn ping_all(stage: &Stage) -> Result<String> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, Color, Table};
+use console::style;
 
 use crate::http::{Content, Downloaded};
 use crate::programs::Session;
@@ -129,13 +130,19 @@ impl Evidence {
 /// Prints the claims; true if all hold.
 pub(super) fn print(claims: &[Claim]) -> bool {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["verdict", "", "evidence"]);
+    table.load_style(NOTHING);
     for claim in claims {
         let (mark, color) = if claim.holds { ("yes", Color::Green) } else { ("NO", Color::Red) };
         table.add_row([Cell::new(claim.name), Cell::new(mark).fg(color), Cell::new(&claim.evidence)]);
     }
-    println!("\n{table}");
-    claims.iter().all(|claim| claim.holds)
+    let holds = claims.iter().all(|claim| claim.holds);
+    let sentence =
+        if holds { style("Verdict: all of it holds").green() } else { style("Verdict: NOT all of it holds").red() };
+    println!("\n  {}", sentence.bold());
+    for line in table.lines() {
+        println!("  {}", line.trim_end());
+    }
+    holds
 }
 
 #[cfg(test)]

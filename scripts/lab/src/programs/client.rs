@@ -14,6 +14,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use super::{KeyPair, Programs, tail};
+use crate::namespace::Namespace;
 use crate::run::{Process, Run, lock};
 use crate::topology::{Lab, Uplink};
 
@@ -35,8 +36,10 @@ pub struct ClientOptions {
     pub psk_file: Option<PathBuf>,
     /// Where the gateway listens.
     pub endpoints: Vec<SocketAddr>,
-    /// The uplinks that it may use.
-    pub uplinks: Vec<Uplink>,
+    /// Where it runs.
+    pub namespace: Namespace,
+    /// The interfaces that it may use, the preferred one first.
+    pub interfaces: Vec<String>,
 }
 
 /// A running client. Dropping it stops it.
@@ -158,7 +161,8 @@ impl ClientOptions {
             gateway: gateway.to_owned(),
             psk_file: None,
             endpoints: vec![lab.gateway_endpoint(ipv6)],
-            uplinks: Uplink::ALL.to_vec(),
+            namespace: lab.client.clone(),
+            interfaces: Uplink::ALL.iter().map(|uplink| uplink.interface.to_owned()).collect(),
         }
     }
 
@@ -182,8 +186,8 @@ impl ClientOptions {
         if let Some(file) = &self.psk_file {
             text += &format!("psk_file = {file:?}\n");
         }
-        for (rank, uplink) in self.uplinks.iter().enumerate() {
-            text += &format!("\n[[uplink]]\ninterface = {:?}\npriority = {}\n", uplink.interface, 10 * (rank + 1));
+        for (rank, interface) in self.interfaces.iter().enumerate() {
+            text += &format!("\n[[uplink]]\ninterface = {interface:?}\npriority = {}\n", 10 * (rank + 1));
         }
         text
     }
@@ -203,7 +207,7 @@ impl Client {
         let file = |kind: &str| directory.join(format!("{}.{kind}", options.name));
         let (config, socket, log) = (file("toml"), file("sock"), file("log"));
         fs::write(&config, options.config(directory, &socket)).context("writing the client's configuration")?;
-        let mut command = lab.client.command(&programs.client);
+        let mut command = options.namespace.command(&programs.client);
         command.arg("up").arg("--config").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let process = lab.run.spawn("the client", &mut command)?;

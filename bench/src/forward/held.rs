@@ -1,0 +1,164 @@
+//! Sessions whose worker can be held and let go.
+//!
+//! A held worker's receive rings fill up. Let go, it forwards what waits with nobody else at work on the machine: what it
+//! can do then is not limited by what a generator offers. The worker itself is the product's, unchanged.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use jumpgate::worker::Sessions;
+use jumpgate_protocol::gateway::{Inner, Outbound, Reply};
+use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::reason::{Reason, ReasonCounters};
+use jumpgate_protocol::time::Time;
+
+const ON_THE_WAY: u8 = 0;
+const HELD: u8 = 1;
+const RELEASED: u8 = 2;
+
+/// Holds one worker, once. It is handed over in the place of a session's birth.
+#[derive(Debug, Default)]
+pub(super) struct Gate(AtomicU8);
+
+impl Gate {
+    /// Waits for the worker to come to it.
+    fn wait_until_holding(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while self.0.load(Ordering::Acquire) != HELD {
+            ensure!(Instant::now() < deadline, "the worker did not obey within {patience:?}");
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Lets the worker go.
+    fn release(&self) {
+        self.0.store(RELEASED, Ordering::Release);
+    }
+
+    /// The worker's side. It spins, so that it is back at work at once; on a CPU of its own that disturbs nobody.
+    fn pass(&self) {
+        if self.0.compare_exchange(ON_THE_WAY, HELD, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return;
+        }
+        while self.0.load(Ordering::Acquire) == HELD {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// A worker stands still as long as this value lives.
+#[must_use = "dropped, it lets the worker go"]
+pub(super) struct Hold(Arc<Gate>);
+
+impl Hold {
+    /// Has a worker stop at its next round; `send` hands it the gate.
+    pub(super) fn on(patience: Duration, send: impl FnOnce(Arc<Gate>) -> Result<()>) -> Result<Self> {
+        let hold = Self(Arc::default());
+        send(hold.0.clone())?;
+        hold.0.wait_until_holding(patience)?;
+        Ok(hold)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Sessions as they are, but for births: these are gates.
+pub(super) struct Held<S>(pub(super) S);
+
+impl<S: Sessions> Sessions for Held<S> {
+    type Birth = Arc<Gate>;
+    type Event = S::Event;
+    type View = S::View;
+
+    fn birth(&mut self, _: Time, gate: Arc<Gate>) {
+        gate.pass();
+    }
+
+    fn data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason> {
+        self.0.data_in(now, arrival, packet)
+    }
+
+    fn data_out(&mut self, inner_index: u32, packet: &mut [u8]) -> Result<Outbound, Reason> {
+        self.0.data_out(inner_index, packet)
+    }
+
+    fn control_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason> {
+        self.0.control_in(now, arrival, packet)
+    }
+
+    fn set_route(&mut self, peer: IpAddr, route: u32) {
+        self.0.set_route(peer, route);
+    }
+
+    fn timeout(&mut self, now: Time) {
+        self.0.timeout(now);
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.0.next_timeout()
+    }
+
+    fn poll_reply(&mut self) -> Option<Reply> {
+        self.0.poll_reply()
+    }
+
+    fn poll_event(&mut self) -> Option<S::Event> {
+        self.0.poll_event()
+    }
+
+    fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {
+        self.0.terminate(now, locator, reason)
+    }
+
+    fn terminate_all(&mut self, now: Time, reason: Reason) {
+        self.0.terminate_all(now, reason);
+    }
+
+    fn views(&self, now: Time) -> Vec<S::View> {
+        self.0.views(now)
+    }
+
+    fn drops(&self) -> &ReasonCounters {
+        self.0.drops()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_worker_stands_still_until_its_hold_is_dropped() {
+        let mut worker = None;
+        let hold = Hold::on(PATIENCE, |gate| {
+            worker = Some(thread::spawn(move || gate.pass()));
+            Ok(())
+        });
+        let (hold, worker) = (hold.unwrap(), worker.unwrap());
+        assert!(!worker.is_finished());
+        drop(hold);
+        worker.join().unwrap();
+    }
+
+    #[test]
+    fn a_worker_that_comes_late_is_not_held_any_more() {
+        let mut late = None;
+        let hold = Hold::on(Duration::ZERO, |gate| {
+            late = Some(gate);
+            Ok(())
+        });
+        assert!(hold.is_err());
+        late.unwrap().pass();
+    }
+}

@@ -1,0 +1,336 @@
+//! The life of a gateway on a host: start, service, stop, failure, crash. The program as it is, in network namespaces
+//! of the tests' own, which go with their threads.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jumpgate::admin::{AdminClient, Answer, CounterRow, Question, SessionRow};
+use jumpgate::keyfile;
+use jumpgate::net::Netlink;
+use jumpgate::os_entropy::OsEntropy;
+use jumpgate_protocol::crypto::StaticSecret;
+use jumpgate_protocol::handshake::{self, HelloRequest, Initiator};
+use jumpgate_protocol::wire::MessageType;
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
+
+/// What a loaded machine needs at most for what takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long silence must last to be taken for silence.
+const SILENCE: Duration = Duration::from_millis(400);
+
+/// A gateway's host, whose outside interface leads to a client's host.
+struct Host {
+    directory: tempfile::TempDir,
+    gateway_key: StaticSecret,
+    client_key: StaticSecret,
+    client: UdpSocket,
+}
+
+/// A running gateway. Killed if a test forgets it.
+struct Gateway {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    socket: PathBuf,
+}
+
+/// Runs a test in two network namespaces of its own, or says why it cannot.
+fn on_a_host(test: fn(&Host)) {
+    let run = move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("SKIPPED: network namespaces need root: {error}");
+            return;
+        }
+        test(&Host::new());
+    };
+    thread::spawn(run).join().expect("the test passes");
+}
+
+impl Host {
+    /// The calling thread is in the client's namespace and ends in the gateway's.
+    fn new() -> Self {
+        let far = File::open("/proc/thread-self/ns/net").expect("own namespace");
+        unshare(CloneFlags::CLONE_NEWNET).expect("a second namespace");
+        let near = File::open("/proc/thread-self/ns/net").expect("own namespace");
+        ip(&format!(
+            "link add out0 numrxqueues 2 numtxqueues 2 type veth peer name up0 netns /proc/{}/fd/{}",
+            getpid(),
+            far.as_raw_fd()
+        ));
+        ip("addr add 192.0.2.1/24 dev out0");
+        ip("link set out0 up");
+        setns(&far, CloneFlags::CLONE_NEWNET).expect("entered");
+        ip("addr add 192.0.2.9/24 dev up0");
+        ip("link set up0 up");
+        let client = UdpSocket::bind("192.0.2.9:0").expect("the client's socket");
+        client.connect("192.0.2.1:51900").expect("connected");
+        setns(&near, CloneFlags::CLONE_NEWNET).expect("entered");
+        let host = Self {
+            directory: tempfile::tempdir().expect("directory"),
+            gateway_key: StaticSecret::generate(&mut OsEntropy),
+            client_key: StaticSecret::generate(&mut OsEntropy),
+            client,
+        };
+        keyfile::write_private(&host.path("private.key"), host.gateway_key.as_bytes()).expect("key");
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "[gateway]\nprivate_key_file = \"private.key\"\nadmin_socket = \"{}\"\n\
+             [outside]\ninterface = \"out0\"\nlisten = [\"192.0.2.1:51900\"]\n\
+             [inside]\nkind = \"veth\"\ninterface = \"jg0\"\npool_v4 = \"10.66.0.0/24\"\n\
+             [workers]\ncount = 2\n\
+             [policy]\nversion = \"1.0\"\n\
+             [[client]]\nname = \"alice\"\npublic_key = \"{}\"\n",
+            self.path("admin.sock").display(),
+            keyfile::text(&self.client_key.public().0),
+        )
+    }
+
+    fn spawn(&self, config: &str) -> Gateway {
+        let file = self.path("gateway.toml");
+        fs::write(&file, config).expect("configuration");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_jumpgate"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("jumpgate starts");
+        let stdout = child.stdout.take().expect("standard output");
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Gateway { child, lines, socket: self.path("admin.sock") }
+    }
+
+    fn start(&self) -> Gateway {
+        let gateway = self.spawn(&self.config());
+        gateway.wait_for("ready");
+        gateway
+    }
+
+    /// Sends HELLO_INIT with that key and gives what comes back, if anything does.
+    fn hello(&self, secret: &StaticSecret) -> Option<handshake::Answer> {
+        let request = HelloRequest {
+            hello_counter: 1,
+            client_time_ms: 0,
+            replaces: None,
+            capabilities: 0,
+            requested_policy: Default::default(),
+        };
+        let gateway = self.gateway_key.public();
+        let mut initiator = Initiator::new(secret, &gateway, None, &request, &mut OsEntropy).expect("initiator");
+        self.client.send(initiator.packet()).expect("sent");
+        self.client.set_read_timeout(Some(SILENCE)).expect("timeout");
+        let mut buffer = [0; 2048];
+        let len = self.client.recv(&mut buffer).ok()?;
+        Some(initiator.on_ack(&buffer[..len]).expect("a HELLO_ACK"))
+    }
+
+    /// No interface, program or socket file of a gateway is there.
+    fn assert_untouched(&self) {
+        let mut netlink = Netlink::open().expect("netlink");
+        assert_eq!(netlink.link("jg0").expect("asked"), None);
+        assert_eq!(netlink.link("jg0-port").expect("asked"), None);
+        let shown = Command::new("ip").args(["link", "show", "out0"]).output().expect("ip").stdout;
+        assert!(!String::from_utf8_lossy(&shown).contains("xdp"), "a program is left on out0");
+        assert!(!self.path("admin.sock").exists());
+    }
+}
+
+impl Gateway {
+    /// Waits for a start-up line.
+    fn wait_for(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(rest).unwrap_or_else(|_| panic!("{text:?} was never said"));
+            if line.contains(text) {
+                return;
+            }
+        }
+    }
+
+    fn ask(&self, question: &Question) -> Answer {
+        AdminClient::connect(&self.socket).and_then(|mut client| client.ask(question)).expect("answered")
+    }
+
+    fn sessions(&self) -> Vec<SessionRow> {
+        let Answer::Sessions(rows) = self.ask(&Question::Sessions) else { panic!("no sessions") };
+        rows
+    }
+
+    fn counter(&self, place: &str, name: &str) -> u64 {
+        let Answer::Counters(rows) = self.ask(&Question::Counters) else { panic!("no counters") };
+        let matches = |row: &&CounterRow| row.place == place && row.name == name;
+        rows.iter().find(matches).map_or(0, |row| row.value)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("signalled");
+    }
+
+    /// Waits for the end; gives the status and what was said on standard error.
+    fn end(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().expect("waited").is_none() {
+            assert!(Instant::now() < deadline, "the gateway does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let mut text = String::new();
+        self.child.stderr.take().expect("standard error").read_to_string(&mut text).expect("read");
+        (self.child.wait().expect("ended"), text)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().expect("iproute2 is installed");
+    assert!(status.success(), "ip {arguments}");
+}
+
+#[test]
+fn a_gateway_that_is_told_to_stop_leaves_nothing_behind() {
+    on_a_host(|host| {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let gateway = host.start();
+            assert!(Netlink::open().and_then(|mut netlink| netlink.link("jg0")).expect("asked").is_some());
+            assert!(gateway.sessions().is_empty());
+            gateway.signal(Signal::SIGHUP);
+            assert!(gateway.sessions().is_empty(), "a closing terminal does not end it");
+            gateway.signal(signal);
+            gateway.wait_for("stopped");
+            let (status, errors) = gateway.end();
+            assert_eq!(status.code(), Some(0), "{errors}");
+            host.assert_untouched();
+        }
+    });
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_start_leaves_nothing_behind() {
+    on_a_host(|host| {
+        for millis in [1, 3, 10, 20, 40, 70, 100, 150, 250] {
+            let gateway = host.spawn(&host.config());
+            thread::sleep(Duration::from_millis(millis));
+            gateway.signal(Signal::SIGINT);
+            gateway.end();
+            host.assert_untouched();
+        }
+    });
+}
+
+#[test]
+fn what_a_crash_left_does_not_hinder_the_next_start() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        gateway.signal(Signal::SIGKILL);
+        gateway.end();
+        assert!(host.path("admin.sock").exists(), "left over");
+        let gateway = host.start();
+        assert!(gateway.sessions().is_empty());
+        gateway.signal(Signal::SIGTERM);
+        gateway.end();
+        host.assert_untouched();
+    });
+}
+
+#[test]
+fn a_start_that_fails_names_cause_and_cure_and_undoes_itself() {
+    on_a_host(|host| {
+        let good = host.config();
+        for (from, to, cause, cure) in [
+            ("\"out0\"", "\"out9\"", "there is no interface out9", "ip link"),
+            ("count = 2", "count = 3", "out0 has 2 queue(s)", "ethtool -L out0 combined 3"),
+            ("192.0.2.1:51900", "192.0.2.2:51900", "192.0.2.2:51900", "no interface has 192.0.2.2"),
+            ("\"jg0\"", "\"lo\"", "an interface lo already", "choose another inside.interface"),
+            ("\"out0\"", "\"out0\"\nzero_copy = \"require\"", "zero-copy", "zero_copy = \"auto\""),
+        ] {
+            let (status, errors) = host.spawn(&good.replace(from, to)).end();
+            assert_eq!(status.code(), Some(2), "{to}: {errors}");
+            assert!(errors.contains(cause) && errors.contains(cure), "{to}: {errors}");
+            host.assert_untouched();
+        }
+        ip("link set out0 down");
+        let (status, errors) = host.spawn(&good).end();
+        assert_eq!(status.code(), Some(2));
+        assert!(errors.contains("ip link set out0 up"), "{errors}");
+    });
+}
+
+#[test]
+fn a_second_gateway_is_refused_and_the_first_goes_on() {
+    on_a_host(|host| {
+        let first = host.start();
+        let (status, errors) = host.spawn(&host.config()).end();
+        assert_eq!(status.code(), Some(2));
+        assert!(errors.contains("a gateway runs already"), "{errors}");
+        let elsewhere = host.config().replace("admin.sock", "other.sock").replace("jg0", "jg1");
+        let (status, errors) = host.spawn(&elsewhere).end();
+        assert_eq!(status.code(), Some(2));
+        assert!(errors.contains("another program has the port"), "{errors}");
+        assert!(first.sessions().is_empty());
+    });
+}
+
+#[test]
+fn hs4_a_known_client_gets_a_session_and_an_unknown_one_silence() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        assert!(host.hello(&StaticSecret::generate(&mut OsEntropy)).is_none());
+        assert_eq!(gateway.counter("handshake", "PEER_UNKNOWN"), 1);
+        assert!(gateway.sessions().is_empty());
+
+        let Some(handshake::Answer::Established(session)) = host.hello(&host.client_key) else { panic!("no session") };
+        assert_eq!(session.reply.mtu, 1500 - 84);
+        assert_eq!(session.reply.inner_v4, Some(([10, 66, 0, 2].into(), 24)));
+        assert_eq!(session.reply.endpoints.as_slice(), ["192.0.2.1:51900".parse().expect("address")]);
+        let rows = gateway.sessions();
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].client.as_str(), rows[0].state.as_str()), ("alice", "BIRTH"));
+        assert_eq!(rows[0].locator, session.reply.locator.to_string());
+        assert_eq!(usize::from(rows[0].worker), usize::from(session.reply.locator.slot().number()) % 2);
+    });
+}
+
+#[test]
+fn c00_datagrams_that_are_no_message_are_counted_by_reason_and_not_answered() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        let mut other_version = [0; 100];
+        other_version[..2].copy_from_slice(&[MessageType::PathProbe as u8, 0x20]);
+        let short = [MessageType::PathProbe as u8; 19];
+        for bytes in [&b"\x00hello"[..], &[0x01; 148], &short, &other_version] {
+            host.client.send(bytes).expect("sent");
+        }
+        host.client.set_read_timeout(Some(SILENCE)).expect("timeout");
+        assert!(host.client.recv(&mut [0; 64]).is_err(), "silence");
+        assert!(gateway.sessions().is_empty());
+        let counted = |name: &str| gateway.counter("slow path", name);
+        assert_eq!(counted("UNKNOWN_TYPE"), 2, "not of this protocol, and WireGuard's");
+        assert_eq!(counted("MALFORMED"), 1, "cut short");
+        assert_eq!(counted("UNSUPPORTED_VERSION"), 1);
+    });
+}

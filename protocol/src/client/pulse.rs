@@ -1,0 +1,135 @@
+//! What a client sends on its own account while there is a session: HELLO_CONFIRM until it is answered, heartbeats,
+//! probes; and the sealing of all control messages.
+
+use super::core::Shared;
+use super::live::Live;
+use crate::ident::TransportId;
+use crate::machine::State;
+use crate::reason::Reason;
+use crate::time::{Span, Time};
+use crate::wire::{self, Body, ControlPacket, Header, Heartbeat, MessageType, PathProbe};
+
+/// A heartbeat may be left out while data flows both ways, but only three times in a row (BD-3).
+const MAX_SUPPRESSED: u32 = 3;
+
+/// HELLO_CONFIRM, repeated until it is answered (HS-5).
+pub(super) struct Confirm {
+    packet: ControlPacket,
+    pub(super) counter: u64,
+    path: TransportId,
+    first_sent: Time,
+    copies: u32,
+    pub(super) next: Time,
+}
+
+impl Confirm {
+    pub(super) fn send(shared: &mut Shared, packet: ControlPacket, counter: u64, path: TransportId, now: Time) -> Self {
+        let mut confirm = Self { packet, counter, path, first_sent: now, copies: 0, next: now };
+        confirm.repeat(shared, now);
+        confirm
+    }
+
+    fn repeat(&mut self, shared: &mut Shared, now: Time) {
+        shared.send(self.path, &self.packet);
+        self.copies += 1;
+        self.next = now + shared.rto(self.path);
+    }
+
+    /// The round trip that an answer shows: of several copies nobody knows which one it answers.
+    pub(super) fn round_trip(&self, now: Time) -> Option<Span> {
+        (self.copies == 1).then(|| now.since(self.first_sent))
+    }
+}
+
+impl Live {
+    pub(super) fn repeat_confirm(&mut self, shared: &mut Shared, now: Time) {
+        if let Some(confirm) = self.confirm.as_mut().filter(|confirm| now >= confirm.next) {
+            confirm.repeat(shared, now);
+        }
+    }
+
+    /// BD-3: a heartbeat an interval, unless data flowed both ways in it, and never less often than every fourth.
+    pub(super) fn heartbeat(&mut self, shared: &mut Shared, now: Time) {
+        if now < self.next_heartbeat || self.confirm.is_some() {
+            return;
+        }
+        let Some(path) = self.active_path() else {
+            return;
+        };
+        let interval = self.policy.volatility.heartbeat_interval;
+        self.next_heartbeat = now + interval;
+        let calm = self.record.state() == State::Attached && !self.announcing;
+        let busy = self.sent_since && self.received_since;
+        self.sent_since = false;
+        self.received_since = false;
+        if calm && busy && self.suppressed < MAX_SUPPRESSED {
+            self.suppressed += 1;
+            return;
+        }
+        self.suppressed = 0;
+        if self.announcing {
+            self.next_heartbeat = now + shared.rto(path).min(interval);
+        }
+        let body = Heartbeat {
+            binding_epoch: self.record.epoch(),
+            client_time_ms: self.session_ms(now),
+            sent: self.sent_on_binding,
+            received: self.received_on_binding,
+            highest: self.data_window.highest(),
+            policy_sequence: 1,
+        };
+        let packet = self.seal_query(&body);
+        self.health.heartbeat_sent(self.control_sent, now);
+        shared.send(path, &packet);
+    }
+
+    /// Probes every path that is up and not active (SP-1).
+    pub(super) fn probe(&mut self, shared: &mut Shared, now: Time) {
+        let interval = self.policy.transport.probe_interval;
+        let ttl = self.policy.transport.candidate_ttl;
+        for index in 0..shared.paths.len() {
+            let path = &mut shared.paths[index];
+            if !path.up || now < path.next_probe || self.active_path() == Some(path.id) {
+                continue;
+            }
+            path.validated &= path.seen_within(ttl, now);
+            path.next_probe = now + interval;
+            let (id, token) = (path.id, path.token);
+            let body = PathProbe { transport_id: id, client_time_ms: self.session_ms(now), token };
+            let packet = self.seal_query(&body);
+            shared.paths[index].probe_sent(self.control_sent, now);
+            shared.send(id, &packet);
+        }
+    }
+
+    pub(super) fn is_probed(&self, id: TransportId) -> bool {
+        self.active_path() != Some(id)
+    }
+
+    pub(super) fn open_control<B: Body>(&self, header: &Header, packet: &mut [u8]) -> Result<B, Reason> {
+        let body = wire::open(&self.keys.control_open, header, packet)?;
+        B::parse(body).map_err(|error| error.reason())
+    }
+
+    /// Seals one message of lane M (AR-1); a request to move under the proof key (KY-2).
+    pub(super) fn seal_mutation<B: Body>(&mut self, body: &B) -> ControlPacket {
+        let header = self.next_header(B::KIND);
+        let key = match B::KIND {
+            MessageType::ReattachRequest => &self.keys.proof,
+            _ => &self.keys.control_seal,
+        };
+        wire::seal(key, header, body)
+    }
+
+    fn seal_query<B: Body>(&mut self, body: &B) -> ControlPacket {
+        let header = self.next_header(B::KIND);
+        wire::seal(&self.keys.control_seal, header, body)
+    }
+
+    /// The header of the next control message; its counter is never used again, whatever its type (AR-2, INV-36).
+    fn next_header(&mut self, kind: MessageType) -> Header {
+        self.control_sent += 1;
+        let (key_epoch, counter) = (self.key_epoch as u8, self.control_sent);
+        Header { kind, flags: 0, key_epoch, tag: 0, locator: self.locator, counter }
+    }
+}

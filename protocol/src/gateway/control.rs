@@ -1,0 +1,194 @@
+//! The control messages of a session but REATTACH_REQUEST: HELLO_CONFIRM, HEARTBEAT, PATH_PROBE, TERMINATE.
+
+use super::event::Reply;
+use super::freshness::difference_ms;
+use super::lanes::{Mutation, digest};
+use super::session::Session;
+use super::shard::Context;
+use crate::ident::{Arrival, TransportId};
+use crate::machine::{Input, NewBinding, State};
+use crate::reason::Reason;
+use crate::time::Time;
+use crate::wire::{
+    ControlPacket, Header, Heartbeat, HeartbeatAck, HelloConfirm, MessageType, PathProbe, PathProbeAck, Terminate,
+};
+
+impl Session {
+    /// One control message of this session, but REATTACH_REQUEST ([`Session::reattach_request`]).
+    pub(super) fn control_in(
+        &mut self,
+        header: &Header,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<(), Reason> {
+        match header.kind {
+            MessageType::Heartbeat => self.heartbeat(header, arrival, packet, context),
+            MessageType::PathProbe => self.path_probe(header, arrival, packet, context),
+            MessageType::HelloConfirm => self.hello_confirm(header, arrival, packet, context),
+            MessageType::Terminate => self.peer_terminate(header, arrival, packet, context),
+            _ => Err(Reason::UnknownType),
+        }
+    }
+
+    /// HELLO_CONFIRM: the keys are confirmed, the first binding is made (T01, HS-5).
+    fn hello_confirm(
+        &mut self,
+        header: &Header,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<(), Reason> {
+        let digest = digest(packet);
+        let body: HelloConfirm = self.open_control(header, packet)?;
+        if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
+            return self.answer_again(arrival, context);
+        }
+        if self.record.state() != State::Birth {
+            return Err(Reason::InvalidStateForReattach);
+        }
+        if arrival.tuple != self.hello_from {
+            return Err(Reason::WrongTransport);
+        }
+        if body.handshake_hash != self.handshake_hash || body.binding_epoch != 1 {
+            return Err(Reason::AuthFail);
+        }
+        if body.transport_id == TransportId::NONE {
+            return Err(Reason::InvalidTransportCandidate);
+        }
+        self.route = arrival.route;
+        let binding = NewBinding { tuple: arrival.tuple, transport: body.transport_id, validated: true };
+        self.apply(&[Input::HandshakeComplete { binding }], context);
+        let ack = self.heartbeat_ack(header.counter, 0, context.now);
+        self.remember(header, digest, arrival, Some(ack.clone()));
+        self.reply(arrival, ack, context)
+    }
+
+    /// HEARTBEAT: liveness, validation, and the discovery of a NAT rebind (BD-3, BD-4, PV-3).
+    fn heartbeat(
+        &mut self,
+        header: &Header,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<(), Reason> {
+        let length = packet.len() as u64;
+        let body: Heartbeat = self.open_query(header, packet)?;
+        if self.record.state() == State::Birth {
+            return Err(Reason::InvalidStateForReattach);
+        }
+        self.offset.sample(difference_ms(self.session_ms(context.now), body.client_time_ms), context.now);
+        let now = context.now;
+        let mut flags = 0;
+        match self.record.active() {
+            Some(active) if active.tuple == arrival.tuple => {
+                let epoch = active.epoch;
+                self.health.heard(now);
+                self.queue = arrival.queue;
+                self.credit_unvalidated(&arrival.tuple, length);
+                if body.binding_epoch == epoch {
+                    self.validate(epoch, context);
+                }
+            }
+            _ => {
+                if self.record.retiring(now).is_none_or(|old| old.tuple != arrival.tuple) {
+                    flags |= HeartbeatAck::UNBOUND;
+                }
+            }
+        }
+        let ack = self.heartbeat_ack(header.counter, flags, now);
+        let answered = self.reply(arrival, ack, context);
+        // Calm may have lasted long enough by now (T07).
+        self.review(context);
+        answered
+    }
+
+    /// PATH_PROBE: stores or validates a standby path, and never touches anything in use (SP-2 to SP-4, INV-35).
+    fn path_probe(
+        &mut self,
+        header: &Header,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<(), Reason> {
+        let length = packet.len() as u64;
+        let body: PathProbe = self.open_query(header, packet)?;
+        if self.record.state() == State::Birth {
+            return Err(Reason::InvalidStateForReattach);
+        }
+        let now = context.now;
+        self.offset.sample(difference_ms(self.session_ms(now), body.client_time_ms), now);
+        let is_active = self.record.active().is_some_and(|active| active.tuple == arrival.tuple);
+        let (token, flags) = if is_active {
+            self.credit_unvalidated(&arrival.tuple, length);
+            (0, 0)
+        } else {
+            let fresh = context.entropy.next_u64() | 1;
+            let capacity = self.policy.transport.max_candidate_count as usize;
+            self.standby.expire(self.policy.transport.candidate_ttl, now);
+            let probed = self.standby.probe(body.transport_id, arrival.tuple, body.token, fresh, capacity, now);
+            let stored = if probed.stored { PathProbeAck::STORED } else { PathProbeAck::FULL };
+            (probed.token, stored | if probed.validated { PathProbeAck::VALIDATED } else { 0 })
+        };
+        let ack = PathProbeAck {
+            echo: header.counter,
+            transport_id: body.transport_id,
+            observed: arrival.tuple.peer,
+            token,
+            flags,
+        };
+        let packet = self.seal_control(&ack);
+        self.reply(arrival, packet, context)
+    }
+
+    /// TERMINATE from the client (T24).
+    fn peer_terminate(
+        &mut self,
+        header: &Header,
+        arrival: &Arrival,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<(), Reason> {
+        let digest = digest(packet);
+        let body: Terminate = self.open_control(header, packet)?;
+        if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
+            return Ok(());
+        }
+        self.remember(header, digest, arrival, None);
+        self.apply(&[Input::PeerTerminate { detail: Some(body.reason) }], context);
+        Ok(())
+    }
+
+    /// Ends the session at this end, whatever its state. Gives the TERMINATE to send, sealed before the keys go (TM-1),
+    /// if there is anywhere to send it: `copies` of it.
+    pub(super) fn terminate(
+        &mut self,
+        input: Input,
+        reason: Reason,
+        copies: u8,
+        context: &mut Context<'_>,
+    ) -> Option<Reply> {
+        let to = self.record.active().or(self.record.retiring(context.now)).map(|binding| binding.tuple);
+        let reply = to.and_then(|tuple| {
+            let packet = self.seal_control(&Terminate { reason });
+            self.pay(&tuple, packet.len() * usize::from(copies)).ok()?;
+            Some(Reply { tuple, route: self.route, packet })
+        });
+        self.apply(&[input], context);
+        reply
+    }
+
+    fn heartbeat_ack(&mut self, echo: u64, flags: u8, now: Time) -> ControlPacket {
+        let ack = HeartbeatAck {
+            echo,
+            binding_epoch: self.record.epoch(),
+            gateway_time_ms: self.session_ms(now),
+            sent: self.counts.sent,
+            received: self.counts.received,
+            highest: self.data_window.highest(),
+            state: self.record.state() as u8,
+            flags,
+        };
+        self.seal_control(&ack)
+    }
+}
