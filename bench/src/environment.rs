@@ -19,6 +19,8 @@ pub struct Environment {
     pub kernel: String,
     /// Whether the code was built with optimisations.
     pub optimised: bool,
+    /// Processes that wanted a CPU in the last minute, on average: how busy the machine was with other things.
+    pub load: f64,
 }
 
 impl Environment {
@@ -38,14 +40,31 @@ impl Environment {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .map_or_else(|_| unknown(), |text| text.trim().into()),
             optimised: !cfg!(debug_assertions),
+            load: load(&fs::read_to_string("/proc/loadavg").unwrap_or_default()).unwrap_or(f64::NAN),
         }
     }
 
     /// In one line.
     pub fn line(&self) -> String {
-        let Self { version, cpu, cores, virtualised, kernel, optimised } = self;
+        let Self { version, cpu, cores, virtualised, kernel, optimised, load } = self;
         let machine = if *virtualised { "virtual machine" } else { "bare metal" };
         let build = if *optimised { "release build" } else { "DEBUG BUILD: figures mean nothing" };
-        format!("jumpgate {version}, {build}; {cpu}, {cores} cores, {machine}; Linux {kernel}")
+        format!("jumpgate {version}, {build}; {cpu}, {cores} cores, {machine}, load before {load}; Linux {kernel}")
+    }
+}
+
+/// The first of the averages in `/proc/loadavg`.
+fn load(text: &str) -> Option<f64> {
+    text.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_load_is_the_average_of_the_last_minute() {
+        assert_eq!(load("2.49 1.90 1.03 3/216 12345\n"), Some(2.49));
+        assert_eq!(load(""), None);
     }
 }

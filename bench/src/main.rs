@@ -1,6 +1,7 @@
 //! `jumpgate-bench`: measures the gateway against a bound, in the same run.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use jumpgate_bench::alloc::Counting;
 use jumpgate_bench::datapath::{self, Row};
 use jumpgate_bench::environment::Environment;
 use jumpgate_bench::forward::{self, Conditions, Forward, Plan};
+use jumpgate_bench::frames::check_inner;
 use serde::Serialize;
 
 #[global_allocator]
@@ -60,7 +62,7 @@ struct ForwardArguments {
     #[arg(long, value_delimiter = ',', default_values_t = [64, GOAL_BYTES])]
     bytes: Vec<usize>,
     /// Sessions that the packets belong to
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     sessions: u32,
     /// Packets of a burst under load; each takes 2 KiB of memory
     #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1_000..=2_000_000))]
@@ -100,11 +102,17 @@ struct Report<R> {
 }
 
 impl<R: Serialize> Report<R> {
-    fn write(&self, file: Option<&Path>) -> Result<()> {
-        let Some(path) = file else { return Ok(()) };
-        let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        serde_json::to_writer_pretty(file, self).with_context(|| format!("cannot write {}", path.display()))
+    fn write(&self, file: Option<File>) -> Result<()> {
+        let Some(mut file) = file else { return Ok(()) };
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n").context("cannot write the JSON file")
     }
+}
+
+/// Makes the file before anything is measured: what cannot be written is said at once.
+fn create(path: Option<&Path>) -> Result<Option<File>> {
+    let create = |path: &Path| File::create(path).with_context(|| format!("cannot write {}", path.display()));
+    path.map(create).transpose()
 }
 
 fn main() -> ExitCode {
@@ -122,6 +130,8 @@ fn main() -> ExitCode {
 }
 
 fn run_forward(arguments: &ForwardArguments) -> Result<ExitCode> {
+    arguments.bytes.iter().try_for_each(|&bytes| check_inner(bytes))?;
+    let json = create(arguments.json.as_deref())?;
     let environment = Environment::read();
     println!("{}", environment.line());
     let cpus = forward::cpus()?;
@@ -148,8 +158,7 @@ fn run_forward(arguments: &ForwardArguments) -> Result<ExitCode> {
         rows.extend(measured);
     }
     progress.finish_and_clear();
-    Report { benchmark: "forward", environment, conditions: Some(conditions), rows }
-        .write(arguments.json.as_deref())?;
+    Report { benchmark: "forward", environment, conditions: Some(conditions), rows }.write(json)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -160,6 +169,8 @@ fn progress_bar(steps: u64) -> Result<ProgressBar> {
 }
 
 fn run_datapath(arguments: &DatapathArguments) -> Result<ExitCode> {
+    arguments.bytes.iter().try_for_each(|&bytes| check_inner(bytes))?;
+    let json = create(arguments.json.as_deref())?;
     let environment = Environment::read();
     println!("{}", environment.line());
     println!(
@@ -188,7 +199,7 @@ fn run_datapath(arguments: &DatapathArguments) -> Result<ExitCode> {
     progress.finish_and_clear();
     print_goal(&rows);
     let allocations: u64 = rows.iter().map(|row| row.allocations).sum();
-    Report { benchmark: "datapath", environment, conditions: None, rows }.write(arguments.json.as_deref())?;
+    Report { benchmark: "datapath", environment, conditions: None, rows }.write(json)?;
     if allocations > 0 {
         eprintln!("error: the packet path allocated {allocations} times; it must not allocate at all");
         return Ok(ExitCode::FAILURE);

@@ -67,6 +67,7 @@ impl Population {
         // No heartbeats are exchanged here; what a benchmark sends is all that a session hears.
         policy.volatility.heartbeat_volatile = SILENCE_ALLOWED;
         policy.volatility.transport_dead = SILENCE_ALLOWED.times(2);
+        policy.session.transport_lost_ttl = SILENCE_ALLOWED.times(4);
         let mut now = start;
         let config = DeskConfig {
             secret,

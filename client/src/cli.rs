@@ -14,6 +14,8 @@ use crate::{keys, show};
 
 /// Where `jump up` looks for its configuration.
 const DEFAULT_CONFIG: &str = "/etc/jump/jump.toml";
+/// Bytes that a pipe may hand to `pubkey`: one key and its line end.
+const MAX_PIPED_KEY: u64 = 256;
 /// Environment variable with the log filter, as in `JUMP_LOG=debug`.
 const LOG_VARIABLE: &str = "JUMP_LOG";
 
@@ -149,7 +151,7 @@ fn pubkey() -> Result<(), Failure> {
         eprintln!("reading a private key from the terminal; usual is `jump pubkey < private.key`");
     }
     let mut private = zeroize::Zeroizing::new(String::new());
-    io::stdin().read_to_string(&mut private)?;
+    io::stdin().take(MAX_PIPED_KEY).read_to_string(&mut private)?;
     print(&format!("{}\n", keys::public_from_private(&private)?))
 }
 

@@ -24,6 +24,12 @@ pub enum TunError {
         /// Wanted name.
         name: String,
     },
+    /// Somebody removed it while it was in use.
+    #[error("the tunnel interface {name} was removed by somebody else; find out by whom, and run `jump up` again")]
+    Removed {
+        /// Its name.
+        name: String,
+    },
     /// Anything else.
     #[error("cannot make the tunnel interface {name}: {source}")]
     Other {
@@ -60,6 +66,11 @@ impl Tun {
     /// Index of the interface.
     pub fn index(&self) -> u32 {
         self.index
+    }
+
+    /// Whether that error of [`Self::read`] says that the interface is gone for good.
+    pub fn is_removed(error: &io::Error) -> bool {
+        matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EBADFD | Errno::EIO))
     }
 
     /// Waits until the machine has something to send.

@@ -87,6 +87,9 @@ impl From<VethError> for Fault {
             VethError::NameTaken(_) => {
                 Self::operator(problem, "choose another inside.interface, or rename or remove that one")
             }
+            VethError::InUse(_) => {
+                Self::operator(problem, "stop that gateway, or choose another name as inside.interface")
+            }
             VethError::Vanished(_) => Self::operator(problem, "stop whatever removes new interfaces, and start again"),
         }
     }

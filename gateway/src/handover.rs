@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread;
 
 use crossbeam_queue::ArrayQueue;
 use jumpgate_protocol::gateway::Reply;
@@ -113,14 +114,14 @@ pub type ReportOf<S> = Report<<S as Sessions>::Event, <S as Sessions>::View>;
 type Commands<S> = ArrayQueue<Command<<S as Sessions>::Birth>>;
 type Reports<S> = ArrayQueue<ReportOf<S>>;
 
-/// The slow path's end.
+/// The slow path's end. A worker whose slow path goes away, for whatever reason, stops: nobody would ever tell it to.
 pub struct SlowEnd<S: Sessions> {
     commands: Arc<Commands<S>>,
     reports: Arc<Reports<S>>,
     worker: Arc<Doorbell>,
 }
 
-/// The worker's end.
+/// The worker's end. A worker that panics reports that it is gone: its sessions are lost, and silence would hide it.
 pub struct WorkerEnd<S: Sessions> {
     commands: Arc<Commands<S>>,
     reports: Arc<Reports<S>>,
@@ -149,6 +150,23 @@ impl<S: Sessions> SlowEnd<S> {
     /// The next report.
     pub fn receive(&self) -> Option<ReportOf<S>> {
         self.reports.pop()
+    }
+}
+
+impl<S: Sessions> Drop for SlowEnd<S> {
+    fn drop(&mut self) {
+        // In a full queue it takes the place of the oldest command, which matters no more.
+        self.commands.force_push(Command::Stop);
+        self.worker.ring();
+    }
+}
+
+impl<S: Sessions> Drop for WorkerEnd<S> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.reports.force_push(Report::Stopped);
+            self.ring();
+        }
     }
 }
 
@@ -181,5 +199,39 @@ impl<S: Sessions> WorkerEnd<S> {
     /// Wakes the slow path for the reports that were sent.
     pub(crate) fn ring(&self) {
         self.slow.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::Bare;
+
+    fn ends() -> (SlowEnd<Bare>, WorkerEnd<Bare>) {
+        let bell = || Arc::new(Doorbell::new().expect("eventfd"));
+        link(&bell(), &bell())
+    }
+
+    #[test]
+    fn a_worker_whose_slow_path_is_gone_is_stopped_even_if_its_queue_is_full() {
+        let (slow, worker) = ends();
+        while slow.send(Command::Views).is_ok() {}
+        drop(slow);
+        let last = std::iter::from_fn(|| worker.receive()).last();
+        assert!(matches!(last, Some(Command::Stop)), "{last:?}");
+    }
+
+    #[test]
+    fn a_worker_that_panics_is_reported_and_one_that_ends_is_not() {
+        let (slow, worker) = ends();
+        drop(worker);
+        assert!(slow.receive().is_none(), "a worker that stops says so itself");
+        let (slow, worker) = ends();
+        let died = thread::spawn(move || {
+            let _end = worker;
+            panic!("as a defect would");
+        });
+        assert!(died.join().is_err());
+        assert!(matches!(slow.receive(), Some(Report::Stopped)));
     }
 }

@@ -18,7 +18,8 @@ use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use jumpgate_protocol::entropy::{Entropy, SeededEntropy};
 use jumpgate_protocol::gateway::{ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
@@ -31,18 +32,20 @@ use crate::clock;
 use crate::config::{Config, GATEWAY_INDEX, InsideKind, ZeroCopy};
 use crate::doorbell::Doorbell;
 use crate::fault::Fault;
-use crate::handover::{Command, SlowEnd, link};
+use crate::handover::{SlowEnd, link};
 use crate::host::{self, Device};
 use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
 use crate::os_entropy::OsEntropy;
 use crate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role};
-use crate::slow::{Filter, InsideHop, Parts, Roster, SlowPath, Sockets, steer_slots};
+use crate::slow::{Filter, InsideHop, Parts, Roster, STOP_PATIENCE, SlowPath, Sockets, steer_slots};
 use crate::sys::ethtool;
 use crate::worker::{self, WorkerConfig};
 use crate::xdp::{Attached, Mode, Side, Steering, SteeringConfig};
 
 /// Operators' questions that wait for the slow path.
 const QUESTIONS: usize = 64;
+/// How often a worker that was told to stop is looked at.
+const STOP_POLL: Duration = Duration::from_millis(1);
 /// HELLO_ACK names as many endpoints of the gateway.
 const ENDPOINTS_MAX: usize = 4;
 
@@ -99,12 +102,16 @@ struct Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for end in &self.ends {
-            // A queue that is full at start does not exist; and the process is about to end with an error anyway.
-            let _ = end.send(Command::Stop);
-        }
+        // Who gives up the last end to a worker stops it.
+        self.ends.clear();
+        let deadline = Instant::now() + STOP_PATIENCE;
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(STOP_POLL);
+            }
+            if !thread.is_finished() {
+                tracing::error!("a worker does not stop; the kernel takes its sockets back with the process");
+            } else if thread.join().is_err() {
                 tracing::error!("a worker ended by a panic: this is a defect of jumpgate, please report it");
             }
         }

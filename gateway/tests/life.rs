@@ -296,6 +296,26 @@ fn a_second_gateway_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn neither_another_gateway_nor_unload_takes_the_pair_of_a_running_one() {
+    on_a_host(|host| {
+        let first = host.start();
+        let pair = || Netlink::open().and_then(|mut netlink| netlink.link("jg0")).expect("asked").map(|link| link.index);
+        let before = pair();
+        let elsewhere = host.config().replace("admin.sock", "other.sock").replace("51900", "51901");
+        let (status, errors) = host.spawn(&elsewhere).end();
+        assert_eq!(status.code(), Some(2), "{errors}");
+        assert!(errors.contains("belongs to a gateway that is running"), "{errors}");
+        for interface in ["jg0", "jg0-port", "out0"] {
+            let unload = Command::new(env!("CARGO_BIN_EXE_jumpgate")).args(["unload", "--interface", interface]).output();
+            let output = unload.expect("jumpgate starts");
+            assert_eq!(output.status.code(), Some(2), "{interface}: {output:?}");
+        }
+        assert_eq!(pair(), before);
+        assert!(first.sessions().is_empty());
+    });
+}
+
+#[test]
 fn hs4_a_known_client_gets_a_session_and_an_unknown_one_silence() {
     on_a_host(|host| {
         let gateway = host.start();

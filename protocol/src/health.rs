@@ -161,7 +161,7 @@ impl PathHealth {
         }
         let trouble = if self.unbound || silence > policy.volatility.heartbeat_volatile {
             Some(Reason::HeartbeatTimeout)
-        } else if self.lost_in_row >= u32::from(policy.volatility.max_consecutive_drops) {
+        } else if self.lost_in_row >= policy.volatility.max_consecutive_drops {
             Some(Reason::ConsecutiveDropExceeded)
         } else {
             None

@@ -135,6 +135,12 @@ mod tests {
         assert!(table.take(other, Time::ZERO).is_err());
         assert!(table.take("2001:db8:0:1::1".parse().unwrap(), Time::ZERO).is_ok());
         assert!(table.take("192.0.2.1".parse().unwrap(), Time::ZERO).is_ok());
+        while table.take("::ffff:192.0.2.1".parse().unwrap(), Time::ZERO).is_ok() {}
+        assert!(
+            table.take("192.0.2.1".parse().unwrap(), Time::ZERO).is_err(),
+            "the same host, seen by a dual-stack socket"
+        );
+        assert!(table.take("::ffff:192.0.2.2".parse().unwrap(), Time::ZERO).is_ok());
     }
 
     const RATE: Rate = Rate { per_second: 2, burst: 5 };

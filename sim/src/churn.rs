@@ -83,6 +83,10 @@ impl Churn {
         world.capture = Some(Vec::new());
         let steps = self.length.as_micros() / STEP.as_micros();
         for step in 0..steps {
+            // Every other seed: the gateway crashes half way, and every client learns it by SESSION_RESET (RF-3).
+            if step == steps / 2 && self.seed % 2 == 1 {
+                world.restart_gateway(&config.policy);
+            }
             for _ in 0..(self.sessions as u64).div_ceil(CLIENTS_A_STROKE) {
                 strike(&mut world, &mut dice, self.sessions, rough);
             }

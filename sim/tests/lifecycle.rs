@@ -238,3 +238,30 @@ fn fifty_sessions_of_one_client_leave_nothing_behind() {
     assert_eq!(sessions_at_the_gateway(&world), 0);
     assert_clean(&mut world);
 }
+
+#[test]
+fn hs6_an_answer_that_comes_after_the_next_path_had_its_turn_still_makes_the_session() {
+    let mut world = world(Profile::Default, 2);
+    world.impair(0, 1, Impairment { delay: MS(900), ..Impairment::default() });
+    world.impair(0, 2, DEAD);
+    world.connect(0);
+    world.run_for(MS(5_000));
+    assert!(world.client(0).client.is_connected(), "{:?}", world.client(0).events);
+    world.send_up(0, b"slow").unwrap();
+    world.run_for(MS(1_000));
+    assert_eq!(world.received.len(), 1);
+}
+
+#[test]
+fn a_quiet_session_costs_a_heartbeat_and_a_probe_and_no_timers_besides() {
+    let mut world = connected(2);
+    let before = world.timer_calls();
+    let sealed = world.sealed();
+    world.run_for(MS(60_000));
+    // 120 heartbeats and 24 probes, each with its answer.
+    let packets = world.sealed() - sealed;
+    assert!((280..300).contains(&packets), "{packets} packets a minute");
+    let calls = world.timer_calls() - before;
+    assert!(calls < 400, "{calls} timers a minute");
+    assert_clean(&mut world);
+}

@@ -192,6 +192,28 @@ fn sm18_a_gateway_in_trouble_that_its_client_did_not_see_comes_to_rest() {
 }
 
 #[test]
+fn sm18_a_gateway_that_misses_the_data_of_a_busy_client_comes_to_rest() {
+    for outage in (300..600).step_by(25) {
+        let mut world = world(Profile::Fast, 2);
+        let run = |world: &mut World, millis: u64| {
+            for _ in 0..millis / 5 {
+                let _dropped = world.send_up(0, b"up");
+                let _dropped = world.send_down(0, b"down");
+                world.run_for(MS(5));
+            }
+        };
+        run(&mut world, 3_000);
+        // Heartbeats are left out while data flows both ways, so the client notices later than its gateway.
+        world.client(0).links.get_mut(&1).unwrap().up = dead();
+        run(&mut world, outage);
+        world.client(0).links.get_mut(&1).unwrap().up = good();
+        run(&mut world, 10_000);
+        assert_eq!((place(&mut world).0, gateway_state(&world)), (State::Attached, State::Attached), "{outage}");
+        assert_clean(&mut world);
+    }
+}
+
+#[test]
 fn sm18_without_a_standby_too() {
     for outage in (1_000..1_800).step_by(50) {
         let mut world = world(Profile::Mobile, 1);
@@ -298,4 +320,19 @@ fn a_client_on_a_path_that_left_is_not_moved_back_by_a_late_answer() {
     let id = TransportId(2);
     assert_eq!(world.client(0).client.status(now).active, Some(id));
     assert_clean(&mut world);
+}
+
+#[test]
+fn af2_a_path_that_was_left_in_good_health_is_a_candidate_again_after_the_stability_window() {
+    let mut world = world(Profile::Default, 2);
+    world.run_for(MS(3_000));
+    world.move_to(0, 2).unwrap();
+    world.run_for(MS(10_000));
+    world.impair(0, 2, dead());
+    world.run_for(MS(2_050));
+    let back = world.client(0).events.iter().rev().find_map(|(_, event)| match event {
+        ClientEvent::Switched { to: TransportId(1), switched_after, .. } => Some(*switched_after),
+        _ => None,
+    });
+    assert_eq!(back, Some(MS(20)), "one round trip, without a try of the dead path first");
 }

@@ -70,7 +70,8 @@ enum Task {
     },
     /// Run all tests: unit, property, XDP programs in the kernel, laboratory end to end; names what it skips
     Test,
-    /// Measure; arguments go to jumpgate-bench
+    /// Measure; arguments go to jumpgate-bench, --help too
+    #[command(disable_help_flag = true)]
     Bench {
         /// Passed on
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

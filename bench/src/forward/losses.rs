@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Below this share of the offered packets, in permille, losses are noise: a burst's first packets find a worker asleep.
-const NOISE_PERMILLE: u64 = 1;
+/// Below this share of the offered packets, in percent, losses are noise: a worker that slept or lost its CPU for a moment.
+const NOISE_PERCENT: u64 = 1;
 
 /// What became of the packets of a burst, or of several.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -47,7 +47,7 @@ impl Losses {
 
     /// Whether more was offered than the worker could forward. If not, the generator was the limit.
     pub fn overloaded(&self) -> bool {
-        self.offered.saturating_sub(self.arrived) * 1_000 > self.offered * NOISE_PERMILLE
+        self.offered.saturating_sub(self.arrived) * 100 > self.offered * NOISE_PERCENT
     }
 }
 

@@ -38,7 +38,7 @@ use crate::sessions::{Peer, Population, ROUTE, arrival};
 use crate::stats::Summary;
 use generator::Generator;
 use links::Counters;
-use plant::{Plant, Setup};
+use plant::{Plant, Setup, Snapshot};
 
 /// Repetitions in front of those that count: caches, page tables, processor clocks.
 pub const WARM_UP: usize = 3;
@@ -51,7 +51,7 @@ const RAMP: usize = 10;
 /// Buffers of the bare AEAD.
 const AEAD_BUFFERS: usize = 256;
 /// Nothing arrives for so long: nothing more will.
-const QUIET: Duration = Duration::from_millis(5);
+const QUIET: Duration = Duration::from_millis(200);
 /// Longest time in which what was sent must arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -80,6 +80,26 @@ pub struct Plan {
     pub worker_cpu: usize,
     /// CPU of the generator.
     pub generator_cpu: usize,
+}
+
+impl Plan {
+    /// Refuses what would give figures that mean nothing.
+    fn check(&self, cpus: &[usize]) -> Result<()> {
+        let Self { worker_cpu, generator_cpu, sessions, packets, .. } = *self;
+        for cpu in [worker_cpu, generator_cpu] {
+            ensure!(cpus.contains(&cpu), "CPU {cpu} is none of those that this process may use: {cpus:?}");
+        }
+        ensure!(
+            worker_cpu != generator_cpu,
+            "worker and generator need a CPU each, and both have {worker_cpu}; this process may use {cpus:?}"
+        );
+        // What arrives in a burst is all that a session hears; one that hears nothing dies.
+        ensure!(
+            sessions <= packets,
+            "{packets} packets in a burst cannot reach {sessions} sessions; take more packets"
+        );
+        Ok(())
+    }
 }
 
 /// How it was measured, beside the machine.
@@ -158,10 +178,9 @@ pub struct Forward {
 impl Forward {
     /// Sets up, in a network namespace of the calling thread's own.
     pub fn new(plan: Plan) -> Result<Self> {
-        ensure!(plan.worker_cpu != plan.generator_cpu, "worker and generator need a CPU each");
+        plan.check(&cpus()?)?;
         links::enter_namespace()?;
-        let population = Population::new(plan.sessions, 7, clock::now())?;
-        let Population { shard, peers, pool, .. } = population;
+        let Population { shard, peers, pool, .. } = Population::new(plan.sessions, 7, clock::now())?;
         let clients: Vec<u32> = peers.iter().map(|peer| peer.index).collect();
         let outer = peers.first().context("at least one session is needed")?.outer;
         let mut generator = Generator::new(plan.packets.max(ALONE_PACKETS))?;
@@ -201,7 +220,7 @@ impl Forward {
             for series in &mut series {
                 // Inwards first: what arrives there keeps the sessions alive.
                 let (bare, gateway) = self.compare(series.way, inner_bytes)?;
-                let (seal, open) = (aead.seal(), aead.open()?);
+                let (seal, open) = aead_alone(&mut aead)?;
                 if repetition >= WARM_UP {
                     series.bare.push(bare);
                     series.gateway.push(gateway);
@@ -223,6 +242,13 @@ impl Forward {
         let gateway_alone = gateway.alone(range, way, inner_bytes)?;
         Ok((Sample { alone: bare_alone, load: bare_load }, Sample { alone: gateway_alone, load: gateway_load }))
     }
+}
+
+/// The AEAD's sealing and opening, in ns, after a round that brings its buffers back into the cache.
+fn aead_alone(aead: &mut BareAead) -> Result<(f64, f64)> {
+    aead.seal();
+    aead.open()?;
+    Ok((aead.seal(), aead.open()?))
 }
 
 /// The CPUs that this process may use.
@@ -300,13 +326,25 @@ impl<S: Sessions> Lane<S> {
         generator.fire(self.line(way), packets - ramp)?;
         let last = self.plant.arrived(way, counters)?;
         let seconds = started.elapsed().as_secs_f64();
-        self.wait_for_quiet(way, counters)?;
-        let after = self.plant.snapshot(counters)?;
-        Ok(Load {
-            arrived: (last - first) as f64 / seconds,
-            offered: (packets - ramp) as f64 / seconds,
-            losses: after.losses_since(&before, way, packets as u64),
-        })
+        let losses = self.settled_losses(&before, way, packets as u64, counters)?;
+        let rate = |packets: u64| packets as f64 / seconds;
+        Ok(Load { arrived: rate(last - first), offered: rate((packets - ramp) as u64), losses })
+    }
+
+    /// What became of a burst, once every packet is accounted for or nothing more happens.
+    fn settled_losses(&self, before: &Snapshot, way: Way, offered: u64, counters: &mut Counters) -> Result<Losses> {
+        let mut losses = Losses::default();
+        let mut changed = Instant::now();
+        loop {
+            let now = self.plant.snapshot(counters)?.losses_since(before, way, offered);
+            if now != losses {
+                (losses, changed) = (now, Instant::now());
+            }
+            if losses.unexplained() == 0 || changed.elapsed() > QUIET {
+                return Ok(losses);
+            }
+            std::thread::sleep(QUIET / 100);
+        }
     }
 
     /// Packets per second of the worker with nobody else at work.
@@ -335,20 +373,6 @@ impl<S: Sessions> Lane<S> {
             ensure!(started.elapsed() < PATIENCE, "not all of {ALONE_PACKETS} packets arrived");
         }
         Ok(started.elapsed())
-    }
-
-    fn wait_for_quiet(&self, way: Way, counters: &mut Counters) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut seen = self.plant.arrived(way, counters)?;
-        loop {
-            std::thread::sleep(QUIET);
-            let now = self.plant.arrived(way, counters)?;
-            if now == seen {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "packets keep arriving long after the last was sent");
-            seen = now;
-        }
     }
 }
 
@@ -438,6 +462,22 @@ mod tests {
 
     fn sample(alone: f64, arrived: f64) -> Sample {
         Sample { alone, load: Load { arrived, offered: 2e6, losses: Losses::default() } }
+    }
+
+    #[test]
+    fn a_plan_whose_figures_would_mean_nothing_is_refused() {
+        let plan = Plan {
+            sessions: 10,
+            packets: 1_000,
+            repetitions: 1,
+            mode: ModeChoice::Native,
+            worker_cpu: 0,
+            generator_cpu: 1,
+        };
+        assert!(plan.check(&[0, 1]).is_ok());
+        assert!(plan.check(&[0]).is_err(), "a CPU that is not there");
+        assert!(Plan { generator_cpu: 0, ..plan }.check(&[0, 1]).is_err(), "one CPU for both");
+        assert!(Plan { sessions: 1_001, ..plan }.check(&[0, 1]).is_err(), "sessions that hear nothing");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use jumpgate::doorbell::Doorbell;
 use jumpgate::handover::{Command, INSIDE_HOP, NextHop, Report, SlowEnd, link};
 use jumpgate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role, ZeroCopy};
@@ -20,7 +20,7 @@ use jumpgate_common::counter::{Counter, Fate};
 use jumpgate_common::maps::SLOT_COUNT;
 use jumpgate_protocol::gateway::AddressPool;
 
-use super::held::{Held, Hold};
+use super::held::{Gate, Held, Hold};
 use super::links::{self, Counters};
 use super::{Losses, Way};
 use crate::sessions::{GATEWAY, INNER_MTU, POOL_BASE, POOL_SIZE, ROUTE};
@@ -83,13 +83,8 @@ impl<S: Sessions> Plant<S> {
         })?;
         let zero_copy = ports.info(Role::Outside).zero_copy;
         let mut steering = steer(&ports, clients)?;
-        let mut modes = Vec::new();
-        for (side, interface) in [(Side::Outside, &out), (Side::Inside, &inside)] {
-            let Attached { mode, .. } = steering.attach(side, interface, setup.mode)?;
-            modes.push(mode);
-        }
-        // Both links are of one kind, so both programs run in one mode.
-        let mode = modes[0];
+        let Attached { mode, .. } = steering.attach(Side::Outside, &out, setup.mode)?;
+        steering.attach(Side::Inside, &inside, setup.mode)?;
 
         let bell = Arc::new(Doorbell::new()?);
         let share = ports.into_workers().pop().context("there is one worker")?;
@@ -158,8 +153,8 @@ impl<S: Sessions> Plant<S> {
         Ok(Snapshot { programs: self.steering.counters()?, worker, arrived })
     }
 
-    fn send(&self, command: Command<Arc<super::held::Gate>>) -> Result<()> {
-        self.slow.send(command).map_err(|_| anyhow::anyhow!("the worker obeys no more commands"))
+    fn send(&self, command: Command<Arc<Gate>>) -> Result<()> {
+        self.slow.send(command).map_err(|_| anyhow!("the worker obeys no more commands"))
     }
 }
 

@@ -32,6 +32,7 @@ impl fmt::Display for Conditions {
             "  under load: bursts of {} packets, sealed beforehand, offered as fast as the generator can",
             self.packets
         )?;
+        writeln!(f, "  AEAD: on the generator's CPU between the bursts, with its buffers in the cache")?;
         write!(
             f,
             "  {WARM_UP} repetitions of warm-up, then {}: median (min to max); ratios pair by pair",

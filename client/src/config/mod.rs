@@ -7,7 +7,8 @@ mod error;
 mod policy;
 mod values;
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -23,6 +24,8 @@ use crate::keys::{self, KEY_LEN, KeyError};
 
 /// Most paths that one client holds, as in the protocol core: eight interfaces towards both address families.
 pub const MAX_PATHS: usize = 16;
+/// Largest configuration file that is read: far above any real one, and a wrong path (a disk image) is not swallowed.
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Priority of an uplink that names none; smaller is preferred (PP55).
 const DEFAULT_PRIORITY: u8 = 100;
 
@@ -124,8 +127,7 @@ const fn default_priority() -> u8 {
 impl Config {
     /// Reads and checks the file. Relative paths inside count from the directory of the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         let mut config = Self::parse(&text, path)?;
         let base = path.parent().unwrap_or(Path::new("."));
         for file in [
@@ -212,8 +214,20 @@ impl Config {
     }
 }
 
+/// The text of a file, if it is no larger than a configuration can be.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::other(format!("more than {MAX_FILE_BYTES} bytes are no configuration")));
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// The example that is shipped; the README points to it.
@@ -342,6 +356,12 @@ interface = "wifi0"
     fn a_missing_file_says_so() {
         let error = Config::load(Path::new("/nonexistent/jump.toml")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/jump.toml") && error.contains("--config"), "{error}");
+    }
+
+    #[test]
+    fn a_file_without_end_is_not_read_to_its_end() {
+        let error = Config::load(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("no configuration") && error.contains("--config"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The answering side, inside of `jump up`.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,9 +68,10 @@ impl Control {
         if StdStream::connect(path).is_ok() {
             return Err(ServerError::Taken(path.to_owned()));
         }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+        match fs::symlink_metadata(path) {
+            Ok(left) if left.file_type().is_socket() => fs::remove_file(path).map_err(failed)?,
+            Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there"))),
+            Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
@@ -241,6 +242,16 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         Control::listen(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_never_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("private.key");
+        fs::write(&path, "precious").unwrap();
+        let error = Control::listen(&path).unwrap_err().to_string();
+        assert!(error.contains("no socket") && error.contains("client.control_socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
     #[tokio::test]

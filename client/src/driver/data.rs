@@ -30,6 +30,8 @@ pub(super) struct DataPath {
     blocked: Option<TransportId>,
     /// A path on which the kernel refused to send, not yet reported.
     failure: Option<(TransportId, Errno)>,
+    /// Somebody removed the tunnel's interface.
+    tun_removed: bool,
     drops: BTreeMap<Reason, u64>,
 }
 
@@ -41,6 +43,7 @@ impl DataPath {
             inbox: Inbox::default(),
             blocked: None,
             failure: None,
+            tun_removed: false,
             drops: BTreeMap::new(),
         }
     }
@@ -73,6 +76,11 @@ impl DataPath {
         self.failure.take()
     }
 
+    /// Whether the tunnel's interface is gone: then there is nothing to carry packets for any more.
+    pub(super) fn tun_is_removed(&self) -> bool {
+        self.tun_removed
+    }
+
     /// Reads a batch from the TUN, seals and sends it.
     pub(super) fn send_from_tun(&mut self, client: &mut Client, uplinks: &Uplinks) {
         for _ in 0..TUN_BATCH {
@@ -88,6 +96,7 @@ impl DataPath {
                 Ok(None) => break,
                 Err(error) => {
                     debug!(%error, "cannot read from the tunnel's interface");
+                    self.tun_removed = Tun::is_removed(&error);
                     break;
                 }
             };

@@ -160,7 +160,12 @@ impl Driver {
         self.links_changed(table).await?;
         while self.phase != Phase::Stopping {
             match self.wait().await {
-                Wake::Tun => self.data.send_from_tun(&mut self.client, &self.uplinks),
+                Wake::Tun => {
+                    self.data.send_from_tun(&mut self.client, &self.uplinks);
+                    if self.data.tun_is_removed() {
+                        return Err(TunError::Removed { name: self.config.client.interface.clone() }.into());
+                    }
+                }
                 Wake::Path(id) => {
                     if self.data.receive(id, &mut self.client, &self.uplinks) {
                         self.uplinks.heard(id);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -68,14 +69,20 @@ impl Document {
             problem,
             cure: cure.to_owned(),
         };
-        let size = fs::metadata(file)
-            .map_err(|error| whole_file(error.to_string(), "name an existing, readable file with --config"))?
-            .len();
-        if size > MAX_FILE_BYTES {
-            return Err(whole_file(format!("{size} bytes are no configuration"), "name the TOML file with --config"));
-        }
-        let text = fs::read_to_string(file)
+        let opened = File::open(file)
+            .map_err(|error| whole_file(error.to_string(), "name an existing, readable file with --config"))?;
+        // Counted while it is read: a device or a pipe does not tell its size.
+        let mut bytes = Vec::new();
+        opened
+            .take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut bytes)
             .map_err(|error| whole_file(error.to_string(), "name a readable UTF-8 text file with --config"))?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            let problem = format!("more than {MAX_FILE_BYTES} bytes are no configuration");
+            return Err(whole_file(problem, "name the TOML file with --config"));
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|_| whole_file("not UTF-8 text".to_owned(), "name a readable UTF-8 text file with --config"))?;
         Self::parse(file, text)
     }
 

@@ -241,3 +241,9 @@ fn a_file_that_is_absent_or_no_text_says_so() {
     assert!(error.to_string().starts_with("/nowhere/gateway.toml: "), "{error}");
     assert!(error.to_string().contains("\n  cure: "));
 }
+
+#[test]
+fn a_file_without_end_is_not_read_to_its_end() {
+    let Err(error) = Config::read(Path::new("/dev/zero")) else { panic!("accepted") };
+    assert!(error.problem.contains("no configuration"), "{error}");
+}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Netlink, NetlinkError};
@@ -23,6 +23,8 @@ pub struct Link {
     pub up: bool,
     /// The mark that an operator or program left on it.
     pub alias: Option<String>,
+    /// Whether an XDP program is attached to it.
+    pub xdp: bool,
 }
 
 impl Link {
@@ -34,6 +36,7 @@ impl Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             alias: None,
+            xdp: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -41,6 +44,10 @@ impl Link {
                 LinkAttribute::Address(address) => link.mac = address.as_slice().try_into().unwrap_or_default(),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+                LinkAttribute::Xdp(attributes) => {
+                    let is_mode = |attribute: &LinkXdp| matches!(attribute, LinkXdp::Attached(mode) if *mode != XdpAttached::None);
+                    link.xdp = attributes.iter().any(is_mode);
+                }
                 _ => {}
             }
         }

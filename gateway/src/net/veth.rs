@@ -52,6 +52,9 @@ pub enum VethError {
     /// The name belongs to an interface that is not ours.
     #[error("there is an interface {0} already, and jumpgate did not make it")]
     NameTaken(String),
+    /// A running gateway has its program on the pair.
+    #[error("the pair {0} belongs to a gateway that is running")]
+    InUse(String),
     /// The kernel refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
@@ -104,8 +107,12 @@ impl InsideVeth {
     }
 
     /// Removes a pair that a crash left; says whether there was one. An interface of that name that is not ours stays
-    /// and is an error.
+    /// and is an error, and so does the pair of a running gateway: its program is on the port end, and goes with it.
     pub fn remove_leftover(netlink: &mut Netlink, host_name: &str) -> Result<bool, VethError> {
+        let port = netlink.link(&format!("{host_name}{PORT_SUFFIX}"))?;
+        if port.is_some_and(|port| port.xdp && port.alias.as_deref() == Some(MARK)) {
+            return Err(VethError::InUse(host_name.to_owned()));
+        }
         for name in [host_name.to_owned(), format!("{host_name}{PORT_SUFFIX}")] {
             match netlink.link(&name)? {
                 Some(link) if link.alias.as_deref() == Some(MARK) => {

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     fn link(index: u32, last: u8) -> Link {
-        Link { index, name: "x".into(), mac: [2, 0, 0, 0, 0, last], mtu: 1500, up: true, alias: None }
+        Link { index, name: "x".into(), mac: [2, 0, 0, 0, 0, last], mtu: 1500, up: true, alias: None, xdp: false }
     }
 
     #[test]

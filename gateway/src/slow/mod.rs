@@ -60,7 +60,7 @@ const ANSWERS: Duration = Duration::from_secs(1);
 /// How long clients are told of the end: three copies of TERMINATE, 250 ms apart (TM-1), and a little.
 const FAREWELL: Duration = Duration::from_millis(600);
 /// A worker that does not stop within this time hangs; the process ends anyway and the kernel cleans up.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
+pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
 /// The slot range that a session can live in, as numbers.
 const SLOTS: std::ops::Range<u16> = 0..SLOT_COUNT as u16;
 
@@ -108,6 +108,8 @@ pub struct SlowPath {
     tables_cost: Duration,
     neighbours_due: Instant,
     gathering: Option<Gathering>,
+    /// Workers whose threads have ended.
+    ended: HashSet<usize>,
     stopping: bool,
 }
 
@@ -126,6 +128,7 @@ impl SlowPath {
             tables_cost: Duration::ZERO,
             neighbours_due: now + NEIGHBOUR_CHECK,
             gathering: None,
+            ended: HashSet::new(),
             stopping: false,
             parts,
         };
@@ -134,25 +137,27 @@ impl SlowPath {
         Ok(slow)
     }
 
-    /// Serves until `stop` ends, then tells all clients and stops the workers.
+    /// Serves until `stop` ends or something fails that cannot be waited out, then tells all clients and stops the
+    /// workers.
     pub async fn run(
         mut self,
         mut questions: mpsc::Receiver<Pending>,
         stop: &mut mpsc::Receiver<()>,
     ) -> io::Result<()> {
-        self.serve(&mut questions, stop, None).await?;
+        let served = self.serve(&mut questions, stop, None).await;
         self.stopping = true;
         if self.parts.roster.count() > 0 {
             tracing::info!(sessions = self.parts.roster.count(), "telling the clients that the gateway stops");
             self.owners.tell_all(|| Command::TerminateAll { reason: Reason::GatewayShutdown });
-            self.serve(&mut questions, stop, Some(Instant::now() + FAREWELL)).await?;
+            // Whatever fails now: the end is near anyway.
+            let _ = self.serve(&mut questions, stop, Some(Instant::now() + FAREWELL)).await;
         }
         if let Err(error) = self.parts.steering.detach() {
             tracing::warn!(%error, "an XDP program may be left over; `jumpgate unload` removes it");
         }
         self.owners.tell_all(|| Command::Stop);
         self.wait_for_workers().await;
-        Ok(())
+        served
     }
 
     /// The event loop. Ends at the deadline, or when `stop` asks for it (a second time: at once).
@@ -165,6 +170,10 @@ impl SlowPath {
         loop {
             self.parts.bell.arm();
             self.take_reports();
+            if !self.stopping && !self.ended.is_empty() {
+                // Its sessions are gone. A service manager restarts a gateway that ends, not one that lives on by half.
+                return Err(io::Error::other(format!("worker {:?} ended by a panic", self.ended)));
+            }
             let backlog = self.owners.flush();
             let wake = self.next_wake(backlog, deadline);
             tokio::select! {
@@ -284,7 +293,9 @@ impl SlowPath {
                             gathering.counters(worker, &counters);
                         }
                     }
-                    Report::Stopped => {}
+                    Report::Stopped => {
+                        self.ended.insert(worker);
+                    }
                 }
             }
         }
@@ -476,7 +487,7 @@ impl SlowPath {
 
     async fn wait_for_workers(&mut self) {
         let deadline = Instant::now() + STOP_PATIENCE;
-        let mut running: HashSet<usize> = (0..self.owners.count()).collect();
+        let mut running: HashSet<usize> = (0..self.owners.count()).filter(|worker| !self.ended.contains(worker)).collect();
         while !running.is_empty() && Instant::now() < deadline {
             self.parts.bell.arm();
             self.owners.flush();

@@ -81,7 +81,7 @@ impl Choice<'_> {
     fn within_quality(&self, path: &Path) -> bool {
         let volatility = &self.policy.volatility;
         let bounded = |value: Span, bound: Span| bound == Span::ZERO || value <= bound;
-        path.loss_permille() <= u32::from(volatility.loss_volatile_threshold)
+        path.loss_permille() <= volatility.loss_volatile_threshold
             && bounded(path.rtt.smoothed().unwrap_or(Span::ZERO), volatility.latency_volatile_threshold)
             && bounded(path.rtt.deviation(), volatility.jitter_threshold)
     }
@@ -93,7 +93,8 @@ impl Choice<'_> {
         let Some(left) = path.left_at else {
             return true;
         };
-        let answering = path.answering_since.filter(|since| *since >= left);
+        // Answers from before it was left do not count; a run that goes on counts from then.
+        let answering = path.answering_since.map(|since| since.max(left));
         answering.is_some_and(|since| self.now.since(since) >= self.policy.volatility.stability_window)
     }
 

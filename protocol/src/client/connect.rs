@@ -17,13 +17,23 @@ const COPIES_A_PATH: u32 = 2;
 /// this is the value of the profile `default` (PP12).
 const HANDSHAKE_TIMEOUT: Span = Span::from_millis(5_000);
 
+/// One HELLO_INIT, with its copies.
+struct Hello {
+    path: TransportId,
+    initiator: Initiator,
+    /// The time that it gave as zero of the client's session time (AR-5).
+    origin: Time,
+}
+
 /// One attempt to get a session.
 pub(super) struct Connecting {
     started: Time,
+    /// The path whose turn it is, or was until it went down.
     path: Option<TransportId>,
-    initiator: Option<Initiator>,
-    /// The time that HELLO_INIT gave as zero of the client's session time (AR-5).
-    origin: Time,
+    /// What is outstanding on it.
+    hello: Option<Hello>,
+    /// What was sent on the path before: where round trips are long, its answer comes after the turn of that path.
+    former: Option<Hello>,
     copies: u32,
     rto: Span,
     next: Time,
@@ -35,8 +45,8 @@ impl Connecting {
         let mut connecting = Self {
             started: now,
             path: None,
-            initiator: None,
-            origin: now,
+            hello: None,
+            former: None,
             copies: 0,
             rto: HELLO_RTO,
             next: now,
@@ -75,7 +85,7 @@ impl Connecting {
             return;
         }
         let others = shared.paths.iter().filter(|path| path.up && Some(path.id) != self.path).count();
-        if self.initiator.is_none() || (self.copies >= COPIES_A_PATH && others > 0) {
+        if self.hello.is_none() || (self.copies >= COPIES_A_PATH && others > 0) {
             self.try_next_path(shared, now);
         } else {
             self.rto = self.rto.times(2);
@@ -91,22 +101,21 @@ impl Connecting {
         packet: &[u8],
         now: Time,
     ) -> Result<Option<Live>, Reason> {
-        let Some(initiator) = self.initiator.as_mut().filter(|_| self.path == Some(path)) else {
-            return Err(Reason::SessionNotFound);
-        };
         if MessageType::of(packet) == Ok(MessageType::HelloRetry) {
-            initiator.on_retry(packet)?;
+            let hello = self.hello.as_mut().filter(|hello| hello.path == path).ok_or(Reason::SessionNotFound)?;
+            hello.initiator.on_retry(packet)?;
             self.transmit(shared, now);
             return Ok(None);
         }
-        let established = match initiator.on_ack(packet)? {
+        let (answer, origin) = self.answer(path, packet)?;
+        let established = match answer {
             Answer::Established(established) => *established,
             Answer::Refused(reason) => {
                 self.fail(shared, reason);
                 return Ok(None);
             }
         };
-        match Live::new(shared, established, path, self.origin, now) {
+        match Live::new(shared, established, path, origin, now) {
             Ok(live) => Ok(Some(live)),
             Err(reason) => {
                 self.fail(shared, reason);
@@ -115,10 +124,23 @@ impl Connecting {
         }
     }
 
+    /// What a HELLO_ACK says to the present HELLO_INIT, or to the former. One that answers neither changes nothing.
+    fn answer(&mut self, path: TransportId, packet: &[u8]) -> Result<(Answer, Time), Reason> {
+        let mut refusal = Reason::SessionNotFound;
+        let outstanding = [&mut self.hello, &mut self.former].into_iter().flatten();
+        for hello in outstanding.filter(|hello| hello.path == path) {
+            match hello.initiator.on_ack(packet) {
+                Ok(answer) => return Ok((answer, hello.origin)),
+                Err(reason) => refusal = reason,
+            }
+        }
+        Err(refusal)
+    }
+
     /// A fresh HELLO_INIT on the best path that comes after the present one: the gateway binds the session to the tuple
     /// that it came from, so another path needs another HELLO_INIT.
     fn try_next_path(&mut self, shared: &mut Shared, now: Time) {
-        self.initiator = None;
+        self.former = self.hello.take().or(self.former.take());
         self.rto = HELLO_RTO;
         self.copies = 0;
         self.next = now + HELLO_RTO;
@@ -145,8 +167,7 @@ impl Connecting {
         match initiator {
             Ok(initiator) => {
                 self.path = Some(id);
-                self.origin = now;
-                self.initiator = Some(initiator);
+                self.hello = Some(Hello { path: id, initiator, origin: now });
                 self.transmit(shared, now);
             }
             Err(reason) => self.fail(shared, reason),
@@ -154,8 +175,8 @@ impl Connecting {
     }
 
     fn transmit(&mut self, shared: &mut Shared, now: Time) {
-        if let (Some(path), Some(initiator)) = (self.path, &self.initiator) {
-            shared.send(path, initiator.packet());
+        if let Some(hello) = &self.hello {
+            shared.send(hello.path, hello.initiator.packet());
             self.copies += 1;
             self.next = now + self.rto;
         }

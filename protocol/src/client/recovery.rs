@@ -101,7 +101,7 @@ impl Live {
     fn next_attempt(&mut self, shared: &mut Shared, now: Time) {
         let named = self.named.take().filter(|id| shared.path(*id).is_some_and(|path| path.up));
         let candidate = named.or_else(|| self.choice(now, false).best(&shared.paths));
-        let exhausted = u32::from(self.record.attempts()) >= u32::from(self.policy.switching.max_recovery_attempts);
+        let exhausted = u32::from(self.record.attempts()) >= self.policy.switching.max_recovery_attempts;
         match candidate {
             Some(path) if !exhausted => self.ask(shared, path, now),
             _ => {

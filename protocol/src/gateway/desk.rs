@@ -63,6 +63,13 @@ pub struct Outcome {
     pub refused: Option<Reason>,
 }
 
+/// A HELLO_INIT that led to no session.
+struct Refused {
+    reason: Reason,
+    /// HELLO_RETRY, or a HELLO_ACK with the reason; nothing before the client is known (HS-4).
+    reply: Option<Vec<u8>>,
+}
+
 /// One session as the desk remembers it, from HELLO_ACK to its end.
 struct Entry {
     client: PublicKey,
@@ -152,11 +159,10 @@ impl HandshakeDesk {
 
     /// One HELLO_INIT (HS-3).
     pub fn hello(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Outcome {
-        let outcome = self.admit(now, arrival, packet).unwrap_or_else(|outcome| outcome);
-        if let Some(reason) = outcome.refused {
+        self.admit(now, arrival, packet).unwrap_or_else(|Refused { reason, reply }| {
             self.counters.count(reason);
-        }
-        outcome
+            Outcome { reply, birth: None, refused: Some(reason) }
+        })
     }
 
     /// Follows the life of sessions. Gives the locator of an old session that the new one replaces (HS-8): the driver
@@ -197,7 +203,7 @@ impl HandshakeDesk {
         self.places.release(entry.inner_index, locator);
     }
 
-    fn admit(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Result<Outcome, Outcome> {
+    fn admit(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Result<Outcome, Refused> {
         let hello = self.responder.gate(packet).map_err(silent)?;
         let peer = arrival.tuple.peer;
         let digest = hello.digest();
@@ -214,7 +220,7 @@ impl HandshakeDesk {
         if self.is_under_load(now) && !self.cookies.check(now, peer, &hello, self.entropy.as_mut()) {
             let retry = source.is_ok().then(|| self.cookies.retry(now, peer, &hello, self.entropy.as_mut()));
             let reason = if hello.has_cookie() { Reason::CookieInvalid } else { Reason::CookieRequired };
-            return Err(Outcome { reply: retry, birth: None, refused: Some(reason) });
+            return Err(Refused { reason, reply: retry });
         }
         source.map_err(|_| silent(Reason::RateLimited))?;
         // A valid cookie proves the address: such a client is served also beyond the total rate.
@@ -238,13 +244,13 @@ impl HandshakeDesk {
     }
 
     /// From here on the client is who it says: a refusal is told (HS-4).
-    fn accept(&mut self, arrival: &Arrival, digest: [u8; 16], opened: Opened) -> Result<Outcome, Outcome> {
+    fn accept(&mut self, arrival: &Arrival, digest: [u8; 16], opened: Opened) -> Result<Outcome, Refused> {
         let client = opened.client;
         let (inner_index, replaces, policy) = match self.admission(&opened) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 let reply = opened.refuse(reason, self.entropy.as_mut()).ok();
-                return Err(Outcome { reply, birth: None, refused: Some(reason) });
+                return Err(Refused { reason, reply });
             }
         };
         let Some(locator) = self.draw_locator() else {
@@ -362,6 +368,6 @@ impl HandshakeDesk {
     }
 }
 
-fn silent(reason: Reason) -> Outcome {
-    Outcome { reply: None, birth: None, refused: Some(reason) }
+fn silent(reason: Reason) -> Refused {
+    Refused { reason, reply: None }
 }

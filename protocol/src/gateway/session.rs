@@ -1,6 +1,6 @@
 //! One session at the gateway: its record, keys, counters and windows. Written by one worker only (AS-4).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -281,9 +281,14 @@ impl Session {
         Ok(())
     }
 
+    /// The address that the active binding leads to.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.record.active().map(|binding| binding.tuple.peer.ip())
+    }
+
     /// The next hop of the active binding, if its peer is at that address.
-    pub(super) fn set_route(&mut self, peer: std::net::IpAddr, route: u32) {
-        if self.record.active().is_some_and(|binding| binding.tuple.peer.ip() == peer) {
+    pub(super) fn set_route(&mut self, peer: IpAddr, route: u32) {
+        if self.peer() == Some(peer) {
             self.route = route;
         }
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
 
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use slab::Slab;
 
 use super::event::{Reply, SessionEvent, SessionView};
@@ -84,6 +84,8 @@ pub struct Shard {
     sessions: Slab<Slot>,
     by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
     by_inner: Vec<Option<SessionKey>>,
+    /// Sessions by the address that their active binding leads to, so that a new route costs as much as it concerns.
+    by_peer: HashMap<IpAddr, HashSet<SessionKey>>,
     timers: BinaryHeap<Reverse<(Time, Locator)>>,
     /// In the order of their time, which is the same span away for all.
     farewells: VecDeque<Farewell>,
@@ -101,6 +103,7 @@ impl Shard {
             sessions: Slab::new(),
             by_locator: HashMap::default(),
             by_inner: vec![None; config.pool.size() as usize],
+            by_peer: HashMap::new(),
             timers: BinaryHeap::new(),
             farewells: VecDeque::new(),
             outbox: Outbox {
@@ -241,8 +244,10 @@ impl Shard {
 
     /// The next hop towards a peer changed.
     pub fn set_route(&mut self, peer: IpAddr, route: u32) {
-        for (_, slot) in &mut self.sessions {
-            slot.session.set_route(peer, route);
+        for key in self.by_peer.get(&peer).into_iter().flatten() {
+            if let Some(slot) = self.sessions.get_mut(key.0 as usize) {
+                slot.session.set_route(peer, route);
+            }
         }
     }
 
@@ -325,10 +330,18 @@ impl Shard {
     fn with<R>(&mut self, now: Time, key: SessionKey, work: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> R {
         let slot = &mut self.sessions[key.0 as usize];
         let before = slot.session.record.state();
+        let former_peer = slot.session.peer();
         let mut context =
             Context { now, entropy: self.entropy.as_mut(), outbox: &mut self.outbox, pool: &self.config.pool };
         let result = work(&mut slot.session, &mut context);
         let after = slot.session.record.state();
+        let peer = slot.session.peer();
+        if peer != former_peer {
+            leave(&mut self.by_peer, former_peer, key);
+            if let Some(peer) = peer {
+                self.by_peer.entry(peer).or_default().insert(key);
+            }
+        }
         let inner = slot.session.inner_index as usize;
         if before == State::Birth
             && after == State::Attached
@@ -351,6 +364,7 @@ impl Shard {
     /// Takes a terminated session out; its keys go with it (INV-10, KY-9).
     fn remove(&mut self, key: SessionKey) {
         let session = self.sessions.remove(key.0 as usize).session;
+        leave(&mut self.by_peer, session.peer(), key);
         self.by_locator.remove(&session.locator);
         if let Some(entry) = self.by_inner.get_mut(session.inner_index as usize)
             && *entry == Some(key)
@@ -367,6 +381,17 @@ impl Shard {
                 farewell.at = now + FAREWELL_RTO;
                 self.farewells.push_back(farewell);
             }
+        }
+    }
+}
+
+/// Takes a session out of the index of peers; an address without sessions goes with it.
+fn leave(by_peer: &mut HashMap<IpAddr, HashSet<SessionKey>>, peer: Option<IpAddr>, key: SessionKey) {
+    let Some(peer) = peer else { return };
+    if let Some(keys) = by_peer.get_mut(&peer) {
+        keys.remove(&key);
+        if keys.is_empty() {
+            by_peer.remove(&peer);
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::Namespace;
@@ -118,18 +119,24 @@ pub struct Lab {
 
 /// What is missing to build a lab here, each with its cure; empty if it can be built.
 pub fn missing_requirements() -> Vec<String> {
-    let mut missing = Vec::new();
     if !nix::unistd::geteuid().is_root() {
-        missing.push("root is needed for network namespaces: run it with sudo".to_owned());
+        // Without it the rest cannot be told.
+        return vec!["root is needed for network namespaces: run it with sudo".to_owned()];
     }
+    let mut missing = Vec::new();
     for (program, package) in [("ip", "iproute2"), ("nft", "nftables"), ("ethtool", "ethtool")] {
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
             missing.push(format!("the program {program} is not found: apt-get install {package}"));
         }
     }
-    if !fs::exists("/dev/net/tun").unwrap_or(false) {
-        missing.push("/dev/net/tun is missing: load the module with `modprobe tun`".to_owned());
+    if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        missing.push(format!("/dev/net/tun cannot be opened ({error}): load the module with `modprobe tun`"));
+    }
+    // On a thread of its own, which ends with the namespace that it made.
+    let namespace = thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join();
+    if let Ok(Err(error)) = namespace {
+        missing.push(format!("network namespaces are refused ({error}): in a container, run it privileged"));
     }
     missing
 }

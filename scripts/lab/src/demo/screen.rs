@@ -54,7 +54,7 @@ impl Screen {
         println!("\n{}", style(head.trim_end()).bold());
         if Term::stdout().is_term() {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stdout());
-            let template = "  {elapsed_precise}  {bar:40.cyan} {bytes:>10} of {total_bytes}  {binary_bytes_per_sec}";
+            let template = "  {elapsed_precise}  {bar:40.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec}";
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(bar);
         }

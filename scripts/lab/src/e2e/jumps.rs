@@ -1,5 +1,6 @@
 //! Jumps: what is done to the paths, and what the session makes of it.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -7,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::Test;
 use super::tunnel::{Ends, Jumped, LTE_PATH, Tunnel, WIFI_PATH};
 use crate::relay::Profile;
-use crate::topology::{LTE, Lab, WIFI};
+use crate::topology::{GATEWAY_OUTSIDE, LTE, Lab, WIFI};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -126,6 +127,9 @@ fn generic(lab: &Lab) -> Result<()> {
     let mut ends = Ends::new(lab, false)?;
     ends.gateway.mode = "generic";
     let tunnel = ends.open(lab)?;
+    let mut show = Command::new("ip");
+    let links = lab.run.check(show.args(["-n", lab.gateway.name(), "link", "show", GATEWAY_OUTSIDE]), "")?;
+    ensure!(links.contains("xdpgeneric"), "no program is attached in generic mode: {links}");
     let planned = tunnel.jump(&LTE, || tunnel.client.move_to(LTE.interface))?;
     ensure!(planned.seen.lost == 0, "lost {} of {} probes", planned.seen.lost, planned.seen.sent);
     tunnel.jump(&LTE, || lab.relay.rebind(LTE.path, None)).map(drop)

@@ -1,5 +1,6 @@
 //! End-to-end tests: real programs, real packets, one line per test.
 
+mod abuse;
 mod attacks;
 mod jumps;
 mod lifecycle;
@@ -26,7 +27,7 @@ pub(crate) struct Test {
 
 /// Runs every test whose name contains `filter`; true if none failed.
 pub fn run(filter: &str) -> Result<bool> {
-    let all = [network::TESTS, sessions::TESTS, jumps::TESTS, attacks::TESTS, lifecycle::TESTS];
+    let all = [network::TESTS, sessions::TESTS, jumps::TESTS, attacks::TESTS, abuse::TESTS, lifecycle::TESTS];
     let chosen: Vec<&Test> = all.into_iter().flatten().filter(|test| test.name.contains(filter)).collect();
     if chosen.is_empty() {
         bail!("no test has {filter:?} in its name");

@@ -135,14 +135,19 @@ fn lossy_download(lab: &Lab) -> Result<()> {
     let before = tunnel.session()?;
     download(&tunnel, 4_000_000, 2_000_000)?;
     ensure!(tunnel.session()?.locator == before.locator, "another session");
+    let counters = lab.relay.counters()?;
+    let lost: u64 = counters.values().map(|path| path.up.lost + path.down.lost).sum();
+    ensure!(lost > 20, "the relay lost only {lost} frames");
     Ok(())
 }
 
 fn corruption(lab: &Lab) -> Result<()> {
     let tunnel = Tunnel::open(lab, false)?;
+    let refused = tunnel.gateway.counter("DATA_AUTH_FAIL")?;
     lab.relay.set(WIFI.path, Profile { corrupt: 0.02, ..WIFI_PATH })?;
     download(&tunnel, 2_000_000, 1_000_000)?;
     let corrupted = lab.relay.counters()?[WIFI.path];
     ensure!(corrupted.up.corrupted > 0 && corrupted.down.corrupted > 0, "nothing was corrupted: {corrupted:?}");
-    Ok(())
+    // Downwards the kernel's UDP checksum refuses them; upwards nothing but the AEAD does.
+    tunnel.wait_for_count("DATA_AUTH_FAIL", refused, 1)
 }
