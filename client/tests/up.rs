@@ -283,3 +283,18 @@ fn a_second_client_on_the_same_socket_and_a_taken_interface_are_refused_with_the
     assert_eq!(third.exit_code(), Some(1));
     assert!(third.log().contains("client.interface"), "{}", third.log());
 }
+
+#[test]
+fn a_tunnel_that_somebody_removes_ends_the_program_with_its_cause() {
+    if !support::is_possible() {
+        return;
+    }
+    let network = Network::build();
+    let _gateway = gateway(&network);
+    let mut jump = client(&network, ENDPOINTS[0], EVERYTHING);
+    jump.wait_for("a session", is_attached);
+    network.client.ip("link del jump0");
+    assert_eq!(jump.exit_code(), Some(1));
+    assert!(jump.log().contains("was removed by somebody else"), "{}", jump.log());
+    assert_eq!(leftovers(&network), "");
+}

@@ -51,8 +51,13 @@ pub enum Command<B> {
     Route {
         /// Whose route.
         peer: IpAddr,
-        /// Id of its next hop; [`Arrival::NO_ROUTE`] forgets the peer.
+        /// Id of its next hop; [`Arrival::NO_ROUTE`] if there is none.
         route: u32,
+    },
+    /// Nobody keeps the peer's route up to date any more. Sessions that use it go on; the table of peers stays bounded.
+    ForgetPeer {
+        /// Whose route.
+        peer: IpAddr,
     },
     /// End one session.
     Terminate {

@@ -46,9 +46,11 @@ pub fn check_kernel() -> Result<(), Fault> {
         return Ok(());
     }
     let problem = format!("this process lacks {}", missing.join(", "));
+    let program = std::env::current_exe().unwrap_or_else(|_| "jumpgate".into());
     let cure = format!(
-        "run as root, or: setcap {}+ep, or AmbientCapabilities= in a systemd unit",
-        CAPABILITIES.map(|(name, _)| name.to_lowercase()).join(",")
+        "run as root, or: setcap {}+ep {}, or AmbientCapabilities= in a systemd unit",
+        CAPABILITIES.map(|(name, _)| name.to_lowercase()).join(","),
+        program.display(),
     );
     Err(Fault::operator(problem, cure))
 }
@@ -59,6 +61,10 @@ pub fn device(netlink: &mut Netlink, key: &str, name: &str) -> Result<Device, Fa
         let cure = format!("correct {key}; `ip link` lists the interfaces of this network namespace");
         Fault::operator(format!("{key}: there is no interface {name}"), cure)
     })?;
+    if link.mac == [0; 6] {
+        let problem = format!("{key}: interface {name} has no Ethernet address");
+        return Err(Fault::operator(problem, "name an Ethernet interface; `ip -brief link` shows their addresses"));
+    }
     if !link.up {
         return Err(Fault::operator(format!("{key}: interface {name} is down"), format!("ip link set {name} up")));
     }

@@ -9,10 +9,10 @@
 //! | 2 | admin socket: also tells that no other gateway runs | its file is removed |
 //! | 3 | outside interface, kernel sockets on the tunnel's port | closed |
 //! | 4 | inside port: the pair, or a NIC | the pair is removed |
-//! | 5 | XDP programs loaded and attached; everything still passes to the kernel | detached |
+//! | 5 | XDP programs loaded, slots steered, attached; DATA is dropped until there are sockets | detached |
 //! | 6 | AF_XDP sockets of all queues and workers | closed with the workers |
 //! | 7 | workers | stopped and joined |
-//! | 8 | slow path: next hops, steering of slots | |
+//! | 8 | slow path: next hops, handshakes | |
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
@@ -68,7 +68,11 @@ pub fn check(config: &Config) -> Result<(), Fault> {
     let mut netlink = Netlink::open()?;
     let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
     let inner_mtu = host::inner_mtu(&outside)?;
-    let cpus = host::workers(config, &existing_ports(config, &mut netlink, &outside)?)?;
+    let ports = existing_ports(config, &mut netlink, &outside)?;
+    for port in &ports {
+        FrameSize::for_mtu(port.link.mtu)?;
+    }
+    let cpus = host::workers(config, &ports)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
     runtime.block_on(async { Sockets::open(&config.outside.listen).map(drop) })?;
     announce(&format!(

@@ -263,6 +263,7 @@ fn a_start_that_fails_names_cause_and_cure_and_undoes_itself() {
         let good = host.config();
         for (from, to, cause, cure) in [
             ("\"out0\"", "\"out9\"", "there is no interface out9", "ip link"),
+            ("\"out0\"", "\"lo\"", "lo has no Ethernet address", "name an Ethernet interface"),
             ("count = 2", "count = 3", "out0 has 2 queue(s)", "ethtool -L out0 combined 3"),
             ("192.0.2.1:51900", "192.0.2.2:51900", "192.0.2.2:51900", "no interface has 192.0.2.2"),
             ("\"jg0\"", "\"lo\"", "an interface lo already", "choose another inside.interface"),

@@ -259,6 +259,23 @@ impl World {
         Err(refused)
     }
 
+    /// The gateway reaches an address by another next hop from now on.
+    pub fn set_route(&mut self, peer: IpAddr, route: u32) {
+        self.shards.iter_mut().for_each(|shard| shard.set_route(peer, route));
+    }
+
+    /// The next hop by which a packet to a client leaves the gateway.
+    ///
+    /// # Errors
+    /// Why the gateway could not send it.
+    pub fn route_down(&mut self, client: usize) -> Result<u32, Reason> {
+        let destination = self.clients[client].inner.ok_or(Reason::NoActiveBinding)?;
+        let index = u32::from(destination) - u32::from(POOL_BASE);
+        let mut packet = inner_packet(Ipv4Addr::new(10, 0, 0, 1), destination, b"where to");
+        let routes = self.shards.iter_mut().map(|shard| shard.data_out(index, &mut packet).map(|out| out.route));
+        routes.reduce(Result::or).unwrap_or(Err(Reason::NoActiveBinding))
+    }
+
     /// Something arrives at the gateway as from that address: for forged, replayed and raced packets.
     pub fn inject(&mut self, from: SocketAddr, packet: &[u8]) {
         self.queue_at(self.now, Happening::ToGateway { from, packet: packet.to_vec() });

@@ -336,3 +336,57 @@ fn af2_a_path_that_was_left_in_good_health_is_a_candidate_again_after_the_stabil
     });
     assert_eq!(back, Some(MS(20)), "one round trip, without a try of the dead path first");
 }
+
+#[test]
+fn tb02_a_link_that_goes_down_while_it_is_proved_again_gives_way_to_the_other_path_at_once() {
+    let mut world = world(Profile::Default, 2);
+    world.run_for(MS(3_000));
+    world.link_down(0, 2);
+    world.impair(0, 1, dead());
+    // The same path is being proved, for want of another one.
+    while place(&mut world).0 != State::Recovering {
+        world.run_for(MS(10));
+    }
+    world.link_up(0, 2);
+    world.link_down(0, 1);
+    let start = world.now();
+    while place(&mut world) != (State::Attached, Some(2)) {
+        world.run_for(MS(10));
+        assert!(world.now().since(start) < MS(300), "{:?}", transitions(&mut world));
+    }
+    assert_clean(&mut world);
+}
+
+#[test]
+fn a_changed_route_moves_the_sessions_at_that_address_and_no_other() {
+    let config = WorldConfig { seed: 9, workers: 2, policy: Policy::profile(Profile::Mobile) };
+    let mut world = World::new(&config, 2, 2);
+    (0..2).for_each(|client| world.connect_now(client));
+    let peers = |world: &World| -> Vec<_> {
+        let views = world.shards().iter().flat_map(|shard| shard.views(world.now()));
+        views.map(|view| (view.inner_v4, view.tuple.unwrap().peer.ip())).collect()
+    };
+    let peer_of = |world: &mut World, client: usize| {
+        let inner = world.client(client).events.iter().find_map(|(_, event)| match event {
+            ClientEvent::Connected { inner_v4, .. } => inner_v4.map(|(address, _)| address),
+            _ => None,
+        });
+        peers(world).into_iter().find(|(address, _)| *address == inner).unwrap().1
+    };
+    let (first, second) = (peer_of(&mut world, 0), peer_of(&mut world, 1));
+    assert_ne!(first, second);
+    world.set_route(first, 7);
+    world.set_route(second, 8);
+    assert_eq!((world.route_down(0), world.route_down(1)), (Ok(7), Ok(8)));
+
+    world.run_for(MS(3_000));
+    world.move_to(0, 2).unwrap();
+    world.run_for(MS(1_000));
+    let moved = peer_of(&mut world, 0);
+    assert_ne!(moved, first, "it jumped");
+    world.set_route(first, 9);
+    assert_ne!(world.route_down(0), Ok(9), "nobody is there any more");
+    world.set_route(moved, 10);
+    assert_eq!((world.route_down(0), world.route_down(1)), (Ok(10), Ok(8)));
+    assert_clean(&mut world);
+}

@@ -26,7 +26,7 @@ pub(crate) fn load(config: &Path) -> Result<ExitCode> {
 pub(crate) fn unload(interfaces: &[String]) -> Result<ExitCode> {
     build::build(&["jumpgate"], Profile::Release)?;
     let mut command = shell::as_root(program("jumpgate", Profile::Release))?;
-    command.arg("unload").args(interfaces);
+    command.arg("unload").args(interfaces.iter().flat_map(|interface| ["--interface", interface]));
     finish(command)
 }
 

@@ -17,6 +17,7 @@ mod held;
 mod links;
 mod losses;
 mod plant;
+mod preemption;
 pub mod report;
 
 use std::time::{Duration, Instant};
@@ -165,6 +166,8 @@ pub struct Row {
     pub bound: Summary,
     /// `gateway alone / bound`, pair by pair.
     pub ratio_to_bound: Summary,
+    /// Times that other work took the CPU from worker or generator meanwhile. Each spoils a figure a little.
+    pub preemptions: u64,
 }
 
 /// Everything that a run needs, set up once.
@@ -219,11 +222,13 @@ impl Forward {
         for repetition in 0..WARM_UP + self.plan.repetitions {
             for series in &mut series {
                 // Inwards first: what arrives there keeps the sessions alive.
+                let preemptions = preemption::count();
                 let (bare, gateway) = self.compare(series.way, inner_bytes)?;
                 let (seal, open) = aead_alone(&mut aead)?;
                 if repetition >= WARM_UP {
                     series.bare.push(bare);
                     series.gateway.push(gateway);
+                    series.preemptions += preemption::count() - preemptions;
                     series.aead_ns.push(if series.way == Way::Inwards { open } else { seal });
                 }
             }
@@ -347,14 +352,15 @@ impl<S: Sessions> Lane<S> {
         }
     }
 
-    /// Packets per second of the worker with nobody else at work.
+    /// Packets per second of the worker with nobody else at work: the median, so that a round in which the worker lost
+    /// its CPU does not count.
     fn alone(&self, range: &mut Range, way: Way, inner_bytes: usize) -> Result<f64> {
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..ALONE_ROUNDS {
+        let mut rounds = [0.0; ALONE_ROUNDS];
+        for round in &mut rounds {
             range.load(way, self.sealed, inner_bytes, ALONE_PACKETS)?;
-            elapsed += self.alone_once(range, way)?;
+            *round = ALONE_PACKETS as f64 / self.alone_once(range, way)?.as_secs_f64();
         }
-        Ok((ALONE_ROUNDS * ALONE_PACKETS) as f64 / elapsed.as_secs_f64())
+        Ok(Summary::of(&rounds).context("there are rounds")?.median)
     }
 
     fn alone_once(&self, range: &mut Range, way: Way) -> Result<Duration> {
@@ -395,11 +401,12 @@ struct Series {
     bare: Vec<Sample>,
     gateway: Vec<Sample>,
     aead_ns: Vec<f64>,
+    preemptions: u64,
 }
 
 impl Series {
     fn new(way: Way) -> Self {
-        Self { way, bare: Vec::new(), gateway: Vec::new(), aead_ns: Vec::new() }
+        Self { way, bare: Vec::new(), gateway: Vec::new(), aead_ns: Vec::new(), preemptions: 0 }
     }
 
     fn row(&self, inner_bytes: usize) -> Result<Row> {
@@ -421,6 +428,7 @@ impl Series {
             aead_ns: Summary::of(&self.aead_ns).context(none)?,
             bound: Summary::of(&bound).context(none)?,
             ratio_to_bound: Summary::of_ratios(&gateway_alone, &bound).context(none)?,
+            preemptions: self.preemptions,
         })
     }
 }

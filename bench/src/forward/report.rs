@@ -25,7 +25,7 @@ impl fmt::Display for Conditions {
         )?;
         writeln!(
             f,
-            "  alone: {ALONE_ROUNDS} times {ALONE_PACKETS} packets that wait in the receive ring when the worker is let go; nobody else at work"
+            "  alone: {ALONE_PACKETS} packets that wait in the receive ring when the worker is let go, nobody else at work; median of {ALONE_ROUNDS}"
         )?;
         writeln!(
             f,
@@ -69,7 +69,8 @@ impl fmt::Display for Row {
             gigabits(&self.gateway.alone, self.inner_bytes)
         )?;
         writeln!(f, "  under load, bare: {}", limit(&self.bare))?;
-        write!(f, "  under load, gateway: {}", limit(&self.gateway))
+        writeln!(f, "  under load, gateway: {}", limit(&self.gateway))?;
+        write!(f, "  noise: other work took the CPU away {} times", self.preemptions)
     }
 }
 

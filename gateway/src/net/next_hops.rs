@@ -54,6 +54,8 @@ pub enum Change {
         /// The number.
         route: u32,
     },
+    /// A peer made room for another: its number is not kept up to date any more, whoever uses it now may go on.
+    Forget(IpAddr),
     /// The kernel shall resolve this neighbour of the outside link.
     Resolve(IpAddr),
 }
@@ -117,6 +119,7 @@ impl NextHops {
                 && let Some(oldest) = self.oldest_peers.pop_front()
             {
                 self.peers.remove(&oldest);
+                changes.push(Change::Forget(oldest));
             }
         }
         changes.push(Change::Peer { peer, route: id });

@@ -409,6 +409,7 @@ impl SlowPath {
             match change {
                 Change::Hop { id, hop } => self.owners.tell_all(|| Command::NextHop { id, hop }),
                 Change::Peer { peer, route } => self.owners.tell_all(|| Command::Route { peer, route }),
+                Change::Forget(peer) => self.owners.tell_all(|| Command::ForgetPeer { peer }),
                 Change::Resolve(address) => {
                     if let Err(error) = self.parts.netlink.resolve(self.parts.outside, address) {
                         tracing::debug!(%error, "cannot be resolved now");

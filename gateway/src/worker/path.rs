@@ -159,10 +159,15 @@ impl<S: Sessions> DataPath<S> {
         self.hops.set(id, hop);
     }
 
-    /// Sets or forgets a peer's next hop, and re-points the bindings of that peer.
+    /// Sets a peer's next hop, or takes it away, and re-points the bindings of that peer.
     pub fn set_route(&mut self, peer: IpAddr, route: u32) {
         self.hops.set_route(peer, route);
         self.sessions.set_route(peer, route);
+    }
+
+    /// Forgets a peer's next hop. Its bindings keep theirs.
+    pub fn forget_peer(&mut self, peer: IpAddr) {
+        self.hops.set_route(peer, Arrival::NO_ROUTE);
     }
 
     /// The sessions.

@@ -159,6 +159,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 }
                 Command::NextHop { id, hop } => self.path.set_hop(id, hop),
                 Command::Route { peer, route } => self.path.set_route(peer, route),
+                Command::ForgetPeer { peer } => self.path.forget_peer(peer),
                 Command::Terminate { locator, reason } => {
                     self.path.sessions_mut().terminate(now, locator, reason);
                 }

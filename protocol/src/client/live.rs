@@ -186,12 +186,13 @@ impl Live {
 
     pub(super) fn path_down(&mut self, shared: &mut Shared, id: TransportId, evidence: Evidence, now: Time) {
         self.catch_up(shared, now);
-        if self.attempt.as_ref().is_some_and(|attempt| attempt.path == id) {
-            self.fail_attempt(shared, now);
-        }
+        // First the loss: what is asked next must say that nothing is bound any more (SM-16).
         if let Some(binding) = self.record.active().filter(|binding| binding.transport == id) {
             let input = Input::TransportDead { generation: binding.epoch, evidence };
             self.apply(shared, &[input], now);
+        }
+        if self.attempt.as_ref().is_some_and(|attempt| attempt.path == id) {
+            self.fail_attempt(shared, now);
         }
         self.drive(shared, now);
     }

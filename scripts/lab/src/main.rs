@@ -85,7 +85,13 @@ fn up() -> Result<bool> {
     for namespace in [&lab.client, &lab.core, &lab.gateway, &lab.server] {
         println!("ip netns exec {} bash", namespace.name());
     }
-    println!("relay: {}", lab.run.directory().join("relay.sock").display());
+    let socket = lab.run.directory().join("relay.sock");
+    println!("relay, for instance:");
+    println!(
+        r#"  echo '{{"do":"set","path":"lte","profile":{{"loss":0.1,"delay_ms":40}}}}' | nc -U {}"#,
+        socket.display()
+    );
+    println!(r#"  echo '{{"do":"rebind","path":"wifi"}}' | nc -U {}"#, socket.display());
     println!("Ctrl-C takes it down");
     loop {
         std::thread::park();

@@ -182,3 +182,18 @@ fn a_new_ethernet_address_of_our_own_reaches_every_hop() {
     let hop = NextHop { source_mac: [3; 6], destination_mac: ROUTER_MAC, vlan: None };
     assert_eq!(changes, [Change::Hop { id, hop: Some(hop) }]);
 }
+
+#[test]
+fn inv22_a_peer_that_makes_room_is_forgotten_by_the_workers_too() {
+    let mut hops = loaded();
+    let mut changes = Vec::new();
+    let peer = |index: usize| IpAddr::from((0xc800_0000 + index as u32).to_be_bytes());
+    for index in 0..MAX_PEERS {
+        hops.follow(peer(index), &mut changes);
+    }
+    assert!(!changes.iter().any(|change| matches!(change, Change::Forget(_))));
+    changes.clear();
+    let route = hops.follow(peer(MAX_PEERS), &mut changes);
+    assert_eq!(changes, [Change::Forget(peer(0)), Change::Peer { peer: peer(MAX_PEERS), route }]);
+    assert_eq!(hops.peers.len(), MAX_PEERS);
+}

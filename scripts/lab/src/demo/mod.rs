@@ -53,12 +53,12 @@ struct Jump {
     restore: fn(&Stage) -> Result<()>,
 }
 
-/// The actors.
+/// The actors, in the order in which they leave: the client says goodbye to a gateway that can still be reached.
 struct Stage {
-    lab: Lab,
-    gateway: Gateway,
-    client: Client,
     events: Events,
+    client: Client,
+    gateway: Gateway,
+    lab: Lab,
 }
 
 const JUMPS: [Jump; 5] = [
@@ -176,7 +176,7 @@ impl Stage {
         let gateway = Gateway::start(&lab, programs, &GatewayOptions::new(gateway_key, vec![peer]))?;
         let client = Client::start(&lab, programs, &options)?;
         let events = client.events()?;
-        let stage = Self { lab, gateway, client, events };
+        let stage = Self { events, client, gateway, lab };
         stage.wait_for_standby(&LTE)?;
         Ok(stage)
     }

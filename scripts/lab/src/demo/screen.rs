@@ -48,7 +48,7 @@ impl Screen {
     pub(super) fn begin(&mut self, total: u64) {
         self.total = total;
         let head = format!(
-            "{MARGIN}{:>7}  {:<30} {:<26} {:<26} {:>5}  {:<16} {:>9} {:>6}",
+            "{MARGIN}{:>7}  {:<26} {:<22} {:<23} {:>5}  {:<14} {:>7} {:>4}",
             "time", "event", "state", "reason", "epoch", "from -> to", "outage", "lost"
         );
         println!("\n{}", style(head.trim_end()).bold());
@@ -81,7 +81,7 @@ impl Screen {
         let outage = row.outage.map_or(String::new(), |outage| format!("{} ms", outage.as_millis()));
         let lost = row.lost.map_or(String::new(), |lost| lost.to_string());
         let line = format!(
-            "{MARGIN}{time:>6.2}s  {:<30} {:<26} {:<26} {epoch:>5}  {:<16} {outage:>9} {lost:>6}",
+            "{MARGIN}{time:>6.2}s  {:<26} {:<22} {:<23} {epoch:>5}  {:<14} {outage:>7} {lost:>4}",
             row.event, row.state, row.reason, row.path
         );
         self.line(line.trim_end());

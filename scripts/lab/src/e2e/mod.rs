@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::programs::tail;
 use crate::run::stand_aside_for_signal;
 use crate::topology::{Lab, Uplink, missing_requirements};
 
@@ -63,6 +64,9 @@ pub fn run(filter: &str) -> Result<bool> {
             Err(error) => {
                 failed += 1;
                 println!("{back}FAIL  {} ({seconds:.1} s)\n      {error:#}", test.name);
+                if let Some(lab) = &lab {
+                    print_logs(lab);
+                }
                 // Whatever state it left: the next test gets a new lab.
                 lab = None;
             }
@@ -87,6 +91,15 @@ fn fresh(lab: &mut Option<Lab>) -> Result<&Lab> {
     match lab {
         Some(lab) => Ok(lab),
         None => bail!("the lab was not built"),
+    }
+}
+
+/// The ends of what the programs logged: the files go with the lab.
+fn print_logs(lab: &Lab) {
+    let files = std::fs::read_dir(lab.run.directory()).into_iter().flatten().flatten();
+    for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "log")) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        println!("      {name}:\n      | {}", tail(&path));
     }
 }
 

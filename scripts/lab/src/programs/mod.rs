@@ -70,7 +70,7 @@ fn write_private(path: &Path, text: &str) -> Result<()> {
 }
 
 /// The last lines of a log file, indented, for an error message.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let last = &lines[lines.len().saturating_sub(LOG_TAIL)..];
