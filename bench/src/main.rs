@@ -37,6 +37,7 @@ enum Benchmark {
     /// User-space cost per packet, both ways, against the bare AEAD
     Datapath(DatapathArguments),
     /// Packets per second of a whole worker on veth, kernel included, against a forwarder without sessions (needs root)
+    #[command(after_help = "On a machine with other work, start it by `nice -n -20`.")]
     Forward(ForwardArguments),
 }
 

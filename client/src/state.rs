@@ -61,13 +61,14 @@ impl HelloCounter {
         self.last.max(unix_ms)
     }
 
-    /// Notes a counter before it goes out: a crash can then skip one, but never repeat one.
+    /// Notes a counter before it goes out: a crash can then skip one, but never repeat one. Each is tried once: a full
+    /// disk is not asked again with every packet.
     pub fn record(&mut self, used: u64) -> Result<(), StateError> {
-        if used > self.last {
-            self.write(used).map_err(|source| StateError::Unusable { path: self.path.clone(), source })?;
-            self.last = used;
+        if used <= self.last {
+            return Ok(());
         }
-        Ok(())
+        self.last = used;
+        self.write(used).map_err(|source| StateError::Unusable { path: self.path.clone(), source })
     }
 
     /// Replaces the file in one step, so that a power cut leaves the old number or the new one.
@@ -103,6 +104,16 @@ mod tests {
         counter.record(50).unwrap();
         counter.record(20).unwrap();
         assert_eq!(HelloCounter::open(directory.path()).unwrap().last, 50);
+    }
+
+    #[test]
+    fn a_counter_that_cannot_be_written_is_complained_of_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut counter = HelloCounter::open(&directory.path().join("gone")).unwrap();
+        fs::remove_dir_all(directory.path().join("gone")).unwrap();
+        assert!(counter.record(50).is_err());
+        assert!(counter.record(50).is_ok());
+        assert!(counter.record(51).is_err());
     }
 
     #[test]

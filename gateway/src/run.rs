@@ -175,6 +175,7 @@ impl Gateway {
             watcher,
             next_hops: NextHops::new(outside.link.index, outside.link.mac),
             outside: outside.link.index,
+            inside: inside.device.link.index,
             inside_hop: inside.hop,
             wildcard,
             steering,
@@ -203,7 +204,7 @@ impl Gateway {
         let _ = operators.await;
         drop(workers);
         drop(pair);
-        served.map_err(Fault::ours)
+        served
     }
 }
 
@@ -315,7 +316,7 @@ fn new_desk(config: &Config, policy: &Arc<Policy>, inner_mtu: u32, endpoints: &[
         mtu: u16::try_from(inner_mtu).unwrap_or(u16::MAX),
         endpoints: endpoints.iter().copied().take(ENDPOINTS_MAX).collect(),
     };
-    HandshakeDesk::new(desk, Box::new(seeded()), clock::now())
+    HandshakeDesk::new(desk, Box::new(OsEntropy), clock::now())
 }
 
 fn spawn_workers(

@@ -258,6 +258,39 @@ fn what_a_crash_left_does_not_hinder_the_next_start() {
 }
 
 #[test]
+fn a_gateway_whose_interface_is_removed_ends_and_says_so() {
+    on_a_host(|host| ends_without(host, "out0", "out0"));
+    on_a_host(|host| ends_without(host, "jg0", "jg0-port"));
+}
+
+fn ends_without(host: &Host, removed: &str, missed: &str) {
+    let gateway = host.start();
+    ip(&format!("link del {removed}"));
+    let (status, errors) = gateway.end();
+    assert_eq!(status.code(), Some(2), "{errors}");
+    assert!(errors.contains(&format!("interface {missed} is gone")) && errors.contains("cure"), "{errors}");
+    assert_eq!(Netlink::open().and_then(|mut netlink| netlink.link("jg0")).expect("asked"), None);
+    assert!(!host.path("admin.sock").exists());
+}
+
+#[test]
+fn unload_removes_what_a_crash_left() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        gateway.signal(Signal::SIGKILL);
+        gateway.end();
+        let unload = Command::new(env!("CARGO_BIN_EXE_jumpgate"))
+            .args(["unload", "--interface", "out0", "--interface", "jg0"])
+            .output()
+            .expect("jumpgate starts");
+        assert!(unload.status.success(), "{unload:?}");
+        assert!(String::from_utf8_lossy(&unload.stdout).contains("jg0: pair removed"), "{unload:?}");
+        fs::remove_file(host.path("admin.sock")).expect("left over");
+        host.assert_untouched();
+    });
+}
+
+#[test]
 fn a_start_that_fails_names_cause_and_cure_and_undoes_itself() {
     on_a_host(|host| {
         let good = host.config();
@@ -300,14 +333,16 @@ fn a_second_gateway_is_refused_and_the_first_goes_on() {
 fn neither_another_gateway_nor_unload_takes_the_pair_of_a_running_one() {
     on_a_host(|host| {
         let first = host.start();
-        let pair = || Netlink::open().and_then(|mut netlink| netlink.link("jg0")).expect("asked").map(|link| link.index);
+        let pair =
+            || Netlink::open().and_then(|mut netlink| netlink.link("jg0")).expect("asked").map(|link| link.index);
         let before = pair();
         let elsewhere = host.config().replace("admin.sock", "other.sock").replace("51900", "51901");
         let (status, errors) = host.spawn(&elsewhere).end();
         assert_eq!(status.code(), Some(2), "{errors}");
         assert!(errors.contains("belongs to a gateway that is running"), "{errors}");
         for interface in ["jg0", "jg0-port", "out0"] {
-            let unload = Command::new(env!("CARGO_BIN_EXE_jumpgate")).args(["unload", "--interface", interface]).output();
+            let unload =
+                Command::new(env!("CARGO_BIN_EXE_jumpgate")).args(["unload", "--interface", interface]).output();
             let output = unload.expect("jumpgate starts");
             assert_eq!(output.status.code(), Some(2), "{interface}: {output:?}");
         }

@@ -22,13 +22,19 @@ use jumpgate_protocol::machine::{self, Input, State};
 use jumpgate_protocol::reason::{Reason, Use};
 use jumpgate_protocol::{policy, wire};
 
-/// What can stand between markers, by name. Each stands in at least one document.
-const PARTS: [(&str, fn() -> String); 5] = [
-    ("wire-layout", wire::layout::render_markdown),
-    ("transitions", machine::render_markdown),
-    ("reason-codes", reason_codes),
-    ("policy-parameters", policy::render_markdown),
-    ("scenario-tests", scenario_tests),
+/// What can stand between markers.
+struct Part {
+    name: &'static str,
+    render: fn() -> String,
+}
+
+/// All parts. Each stands in at least one document.
+const PARTS: [Part; 5] = [
+    Part { name: "wire-layout", render: wire::layout::render_markdown },
+    Part { name: "transitions", render: machine::render_markdown },
+    Part { name: "reason-codes", render: reason_codes },
+    Part { name: "policy-parameters", render: policy::render_markdown },
+    Part { name: "scenario-tests", render: scenario_tests },
 ];
 /// What a marker begins with; its name and [`MARKER_END`] follow.
 const MARKER: &str = "<!-- generated: ";
@@ -91,8 +97,8 @@ fn run(check: bool) -> Result<Vec<String>, String> {
             problems.extend(differences_of_scenarios(&new).into_iter().map(|what| format!("{name}: {what}")));
         }
     }
-    let unused = PARTS.iter().filter(|(name, _)| !used.contains(name));
-    problems.extend(unused.map(|(name, _)| format!("no document shows the generated part {name}")));
+    let unused = PARTS.iter().filter(|part| !used.contains(&part.name));
+    problems.extend(unused.map(|part| format!("no document shows the generated part {}", part.name)));
     Ok(problems)
 }
 
@@ -116,8 +122,8 @@ fn fill(document: &str, used: &mut Vec<&'static str>) -> Result<String, String> 
     let mut rest = document;
     while let Some((before, after)) = rest.split_once(MARKER) {
         let (name, old) = after.split_once(MARKER_END).ok_or("a marker does not end")?;
-        let (name, render) =
-            PARTS.iter().find(|(known, _)| *known == name).ok_or(format!("nothing generates {name:?}"))?;
+        let Part { name, render } =
+            PARTS.iter().find(|part| part.name == name).ok_or(format!("nothing generates {name:?}"))?;
         let (_, behind) = old.split_once(END).ok_or(format!("the part {name} has no {END}"))?;
         used.push(name);
         let text = render();
@@ -192,7 +198,7 @@ fn differences_of_transitions(specification: &str) -> Vec<String> {
     differences
 }
 
-/// The tests that name a scenario, by its id.
+/// The tests that name a scenario, as a table.
 fn scenario_tests() -> String {
     let mut out = String::from("| Id | Test | In |\n|---|---|---|\n");
     for (id, tests) in tests_by_scenario() {
@@ -203,9 +209,12 @@ fn scenario_tests() -> String {
     out
 }
 
-/// Ids of scenarios with the tests that name them, and the files that these are in.
-fn tests_by_scenario() -> BTreeMap<String, BTreeSet<(String, String)>> {
-    let mut found: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
+/// The sentence that a test's name is, and the file that it is in.
+type Test = (String, String);
+
+/// The tests that name a scenario, by its id.
+fn tests_by_scenario() -> BTreeMap<String, BTreeSet<Test>> {
+    let mut found: BTreeMap<String, BTreeSet<Test>> = BTreeMap::new();
     let mut directories: Vec<PathBuf> = TESTED.iter().map(PathBuf::from).collect();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(root().join(&directory)).into_iter().flatten().flatten() {

@@ -26,8 +26,13 @@ pub(crate) fn load(config: &Path) -> Result<ExitCode> {
 pub(crate) fn unload(interfaces: &[String]) -> Result<ExitCode> {
     build::build(&["jumpgate"], Profile::Release)?;
     let mut command = shell::as_root(program("jumpgate", Profile::Release))?;
-    command.arg("unload").args(interfaces.iter().flat_map(|interface| ["--interface", interface]));
+    command.args(unload_arguments(interfaces));
     finish(command)
+}
+
+fn unload_arguments(interfaces: &[String]) -> Vec<&str> {
+    let named = interfaces.iter().flat_map(|interface| ["--interface", interface]);
+    std::iter::once("unload").chain(named).collect()
 }
 
 /// Builds everything and runs the demo.
@@ -88,4 +93,15 @@ fn laboratory() -> Result<bool> {
 fn finish(mut command: Command) -> Result<ExitCode> {
     step(&line(&command));
     Ok(shell::exit_code(shell::status(&mut command)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jumpgate_wants_every_interface_named_as_one() {
+        let interfaces = ["eth1".to_owned(), "jg0".to_owned()];
+        assert_eq!(unload_arguments(&interfaces), ["unload", "--interface", "eth1", "--interface", "jg0"]);
+    }
 }

@@ -70,7 +70,9 @@ impl Control {
         }
         match fs::symlink_metadata(path) {
             Ok(left) if left.file_type().is_socket() => fs::remove_file(path).map_err(failed)?,
-            Ok(_) => return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there"))),
+            Ok(_) => {
+                return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket is there")));
+            }
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;

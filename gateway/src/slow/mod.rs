@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use crate::admin::{Answer, CounterRow, Pending, Question};
 use crate::clock;
 use crate::doorbell::Doorbell;
+use crate::fault::Fault;
 use crate::handover::{Command, INSIDE_HOP, Report, SlowEnd};
 use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, RouteTable, Watcher};
 use crate::sys::readiness::readable;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub next_hops: NextHops,
     /// The outside interface's number.
     pub outside: u32,
+    /// The inside port's number.
+    pub inside: u32,
     /// Next hop of the inside port.
     pub inside_hop: InsideHop,
     /// Own outer addresses, while they follow those of the interface (a wildcard listen address).
@@ -143,7 +146,7 @@ impl SlowPath {
         mut self,
         mut questions: mpsc::Receiver<Pending>,
         stop: &mut mpsc::Receiver<()>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Fault> {
         let served = self.serve(&mut questions, stop, None).await;
         self.stopping = true;
         if self.parts.roster.count() > 0 {
@@ -166,25 +169,25 @@ impl SlowPath {
         questions: &mut mpsc::Receiver<Pending>,
         stop: &mut mpsc::Receiver<()>,
         deadline: Option<Instant>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Fault> {
         loop {
             self.parts.bell.arm();
             self.take_reports();
             if !self.stopping && !self.ended.is_empty() {
                 // Its sessions are gone. A service manager restarts a gateway that ends, not one that lives on by half.
-                return Err(io::Error::other(format!("worker {:?} ended by a panic", self.ended)));
+                return Err(Fault::ours(format!("worker {:?} ended by a panic", self.ended)));
             }
             let backlog = self.owners.flush();
             let wake = self.next_wake(backlog, deadline);
             tokio::select! {
                 _ = stop.recv() => return Ok(()),
-                ready = self.bell.readable() => ready?.clear_ready(),
+                ready = self.bell.readable() => ready.map_err(Fault::ours)?.clear_ready(),
                 ready = self.parts.sockets.readable() => {
-                    ready?;
+                    ready.map_err(Fault::ours)?;
                     self.take_datagrams();
                 }
                 ready = self.news.readable() => {
-                    ready?.clear_ready();
+                    ready.map_err(Fault::ours)?.clear_ready();
                     self.take_news()?;
                 }
                 Some(pending) = questions.recv() => self.take_question(pending),
@@ -327,13 +330,14 @@ impl SlowPath {
         }
     }
 
-    fn take_news(&mut self) -> io::Result<()> {
+    fn take_news(&mut self) -> Result<(), Fault> {
         let mut changes = Vec::new();
         let mut stale = false;
         let Self { parts, .. } = self;
-        let Parts { watcher, next_hops, inside_hop, outside, .. } = parts;
+        let Parts { watcher, next_hops, inside_hop, outside, inside, .. } = parts;
         let mut inside_changed = false;
-        while watcher.read(&mut |news| match news {
+        let mut gone = None;
+        let mut tell = |news| match news {
             News::Neighbour(neighbour) => {
                 next_hops.neighbour(neighbour, &mut changes);
                 inside_changed |= inside_hop.neighbour(&neighbour);
@@ -349,13 +353,19 @@ impl SlowPath {
                 stale = true;
             }
             News::LinkGone(link) => {
-                if link.index == *outside {
-                    tracing::error!(interface = link.name, "the outside interface is gone: no client can be served");
+                if [*outside, *inside].contains(&link.index) {
+                    gone = Some(link.name);
                 }
                 stale = true;
             }
             News::Tables => stale = true,
-        })? {}
+        };
+        while watcher.read(&mut tell).map_err(Fault::ours)? {}
+        if let Some(interface) = gone {
+            // Its sockets never come back, not even with an interface of the same name.
+            let problem = format!("interface {interface} is gone, and no packet can pass without it");
+            return Err(Fault::operator(problem, "bring it back, and start the gateway again"));
+        }
         if stale && self.tables_due.is_none() {
             self.tables_due = Some(Instant::now() + TABLES_SETTLE.max(self.tables_cost * TABLES_SHARE));
         }
@@ -488,7 +498,8 @@ impl SlowPath {
 
     async fn wait_for_workers(&mut self) {
         let deadline = Instant::now() + STOP_PATIENCE;
-        let mut running: HashSet<usize> = (0..self.owners.count()).filter(|worker| !self.ended.contains(worker)).collect();
+        let mut running: HashSet<usize> =
+            (0..self.owners.count()).filter(|worker| !self.ended.contains(worker)).collect();
         while !running.is_empty() && Instant::now() < deadline {
             self.parts.bell.arm();
             self.owners.flush();

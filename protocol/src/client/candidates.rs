@@ -113,10 +113,10 @@ impl Choice<'_> {
         (class, path.info.priority, path.loss_permille() / 10, latency / 10, 12 - unbroken.min(12), path.id.0)
     }
 
-    /// 1000 for a perfect path; loss counts double (§10.6).
+    /// 1000 for a perfect path; loss in permille counts twice, jitter in milliseconds three times (§10.6).
     fn score(&self, path: &Path) -> u64 {
         let cost = 2 * u64::from(path.loss_permille())
-            + path.rtt.deviation().as_millis()
+            + 3 * path.rtt.deviation().as_millis()
             + path.rtt.smoothed().map_or(0, Span::as_millis);
         1_000u64.saturating_sub(cost)
     }

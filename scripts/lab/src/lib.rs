@@ -7,6 +7,15 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::cast_precision_loss, reason = "counts and times become floats only to be shown or drawn")]
 
+/// Prints a line, as `println!` does. A reader that went away, as in `jumpgate-lab e2e | head`, misses the rest and
+/// stops nothing: what was started is still brought to its end, and the exit code still tells.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
 pub mod demo;
 pub mod e2e;
 pub mod http;

@@ -36,12 +36,12 @@ impl Screen {
     }
 
     pub(super) fn title(&self, text: &str) {
-        println!("\n{MARGIN}{}\n", style(text).bold());
+        say!("\n{MARGIN}{}\n", style(text).bold());
     }
 
     /// A line of the preface: what it is about, and what is to be said.
     pub(super) fn fact(&self, about: &str, text: &str) {
-        println!("{MARGIN}{} {text}", style(format!("{about:<9}")).dim());
+        say!("{MARGIN}{} {text}", style(format!("{about:<9}")).dim());
     }
 
     /// Begins the timeline, and the progress of `total` bytes below it.
@@ -51,7 +51,7 @@ impl Screen {
             "{MARGIN}{:>7}  {:<26} {:<22} {:<23} {:>5}  {:<14} {:>7} {:>4}",
             "time", "event", "state", "reason", "epoch", "from -> to", "outage", "lost"
         );
-        println!("\n{}", style(head.trim_end()).bold());
+        say!("\n{}", style(head.trim_end()).bold());
         if Term::stdout().is_term() {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stdout());
             let template = "  {elapsed_precise}  {bar:40.cyan} {decimal_bytes:>10} of {decimal_total_bytes}  {decimal_bytes_per_sec}";
@@ -102,7 +102,7 @@ impl Screen {
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => println!("{text}"),
+            None => say!("{text}"),
         }
     }
 }

@@ -138,9 +138,9 @@ pub(super) fn print(claims: &[Claim]) -> bool {
     let holds = claims.iter().all(|claim| claim.holds);
     let sentence =
         if holds { style("Verdict: all of it holds").green() } else { style("Verdict: NOT all of it holds").red() };
-    println!("\n  {}", sentence.bold());
+    say!("\n  {}", sentence.bold());
     for line in table.lines() {
-        println!("  {}", line.trim_end());
+        say!("  {}", line.trim_end());
     }
     holds
 }

@@ -36,10 +36,10 @@ pub fn run(filter: &str) -> Result<bool> {
     let missing = missing_requirements();
     if !missing.is_empty() {
         for test in &chosen {
-            println!("skip  {}", test.name);
+            say!("skip  {}", test.name);
         }
-        println!("skipped because: {}", missing.join("; "));
-        println!("0 passed, 0 failed, {} skipped", chosen.len());
+        say!("skipped because: {}", missing.join("; "));
+        say!("0 passed, 0 failed, {} skipped", chosen.len());
         return Ok(true);
     }
     // On a terminal the name of the test under way is shown, and then overwritten by its result.
@@ -50,8 +50,7 @@ pub fn run(filter: &str) -> Result<bool> {
     for test in chosen {
         let started = Instant::now();
         if on_terminal {
-            print!("....  {}", test.name);
-            std::io::stdout().flush()?;
+            write!(std::io::stdout(), "....  {}", test.name).and_then(|()| std::io::stdout().flush())?;
         }
         let outcome = fresh(&mut lab).and_then(|lab| (test.run)(lab));
         stand_aside_for_signal();
@@ -59,11 +58,11 @@ pub fn run(filter: &str) -> Result<bool> {
         match outcome {
             Ok(()) => {
                 passed += 1;
-                println!("{back}ok    {} ({seconds:.1} s)", test.name);
+                say!("{back}ok    {} ({seconds:.1} s)", test.name);
             }
             Err(error) => {
                 failed += 1;
-                println!("{back}FAIL  {} ({seconds:.1} s)\n      {error:#}", test.name);
+                say!("{back}FAIL  {} ({seconds:.1} s)\n      {error:#}", test.name);
                 if let Some(lab) = &lab {
                     print_logs(lab);
                 }
@@ -72,7 +71,7 @@ pub fn run(filter: &str) -> Result<bool> {
             }
         }
     }
-    println!("{passed} passed, {failed} failed, 0 skipped");
+    say!("{passed} passed, {failed} failed, 0 skipped");
     Ok(failed == 0)
 }
 
@@ -99,7 +98,7 @@ fn print_logs(lab: &Lab) {
     let files = std::fs::read_dir(lab.run.directory()).into_iter().flatten().flatten();
     for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "log")) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        println!("      {name}:\n      | {}", tail(&path));
+        say!("      {name}:\n      | {}", tail(&path));
     }
 }
 

@@ -49,7 +49,6 @@ pub struct Peer {
 pub struct Gateway {
     run: Run,
     program: PathBuf,
-    config: PathBuf,
     socket: PathBuf,
     log: PathBuf,
     process: Process,
@@ -139,7 +138,7 @@ impl Gateway {
         command.arg("run").arg("--config").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let process = lab.run.spawn("the gateway", &mut command)?;
-        Ok(Self { run: lab.run.clone(), program: programs.gateway.clone(), config, socket, log, process })
+        Ok(Self { run: lab.run.clone(), program: programs.gateway.clone(), socket, log, process })
     }
 
     /// Waits until it answers operators.
@@ -189,11 +188,6 @@ impl Gateway {
     /// Everything it logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// The configuration that it runs with.
-    pub fn config(&self) -> &std::path::Path {
-        &self.config
     }
 
     /// Its process.
