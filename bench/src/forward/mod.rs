@@ -14,17 +14,16 @@
 
 mod generator;
 mod held;
+mod lane;
 mod links;
 mod losses;
 mod plant;
 mod preemption;
 pub mod report;
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, Result, ensure};
 use jumpgate::clock;
-use jumpgate::worker::{Bare, Sessions};
+use jumpgate::worker::Bare;
 use jumpgate::xdp::ModeChoice;
 use jumpgate_protocol::gateway::Shard;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -34,12 +33,12 @@ use serde::Serialize;
 pub use losses::Losses;
 
 use crate::aead::BareAead;
-use crate::frames::{check_inner, inside_len, outside_len, write_inside, write_sealed, write_unsealed};
-use crate::sessions::{Peer, Population, ROUTE, arrival};
+use crate::frames::{check_inner, inside_len, outside_len};
+use crate::sessions::{Population, ROUTE, arrival};
 use crate::stats::Summary;
 use generator::Generator;
-use links::Counters;
-use plant::{Plant, Setup, Snapshot};
+use lane::{Lane, Load, Range};
+use plant::{Plant, Setup};
 
 /// Repetitions in front of those that count: caches, page tables, processor clocks.
 pub const WARM_UP: usize = 3;
@@ -47,14 +46,8 @@ pub const WARM_UP: usize = 3;
 pub const ALONE_PACKETS: usize = 1_000;
 /// Times that a worker stands still in one repetition.
 pub const ALONE_ROUNDS: usize = 10;
-/// One in so many packets of a burst is sent before the clock starts, so that queues are as full as they stay.
-const RAMP: usize = 10;
 /// Buffers of the bare AEAD.
 const AEAD_BUFFERS: usize = 256;
-/// Nothing arrives for so long: nothing more will.
-const QUIET: Duration = Duration::from_millis(200);
-/// Longest time in which what was sent must arrive.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which way packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -194,7 +187,7 @@ impl Forward {
         let bare = Lane::new(bare, false, &mut generator)?;
         // Last, so that no worker inherits it.
         pin(plan.generator_cpu)?;
-        let range = Range { generator, counters: Counters::open()?, peers, next_peer: 0 };
+        let range = Range::new(generator, peers)?;
         Ok(Self { plan, range, gateway, bare })
     }
 
@@ -266,127 +259,6 @@ fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("cannot use CPU {cpu}"))
-}
-
-/// What both contestants share: packets, and how to send and count them.
-struct Range {
-    generator: Generator,
-    counters: Counters,
-    peers: Vec<Peer>,
-    next_peer: usize,
-}
-
-impl Range {
-    /// Has packets lie ready, of the clients in turn.
-    fn load(&mut self, way: Way, sealed: bool, inner_bytes: usize, packets: usize) -> Result<()> {
-        let Self { generator, peers, next_peer, .. } = self;
-        generator.load(packets, way.frame_in(inner_bytes), |frame| {
-            let number = *next_peer;
-            *next_peer = (number + 1) % peers.len();
-            let peer = &mut peers[number];
-            match (way, sealed) {
-                (Way::Inwards, true) => write_sealed(frame, peer),
-                (Way::Inwards, false) => write_unsealed(frame, peer),
-                (Way::Outwards, _) => {
-                    write_inside(frame, peer);
-                    Ok(())
-                }
-            }
-        })
-    }
-}
-
-/// A contestant, and the generator's lines to it.
-struct Lane<S: Sessions> {
-    plant: Plant<S>,
-    /// Whether its packets must be sealed.
-    sealed: bool,
-    inwards: usize,
-    outwards: usize,
-}
-
-impl<S: Sessions> Lane<S> {
-    fn new(plant: Plant<S>, sealed: bool, generator: &mut Generator) -> Result<Self> {
-        let inwards = generator.add_line(&plant.entry(Way::Inwards))?;
-        let outwards = generator.add_line(&plant.entry(Way::Outwards))?;
-        Ok(Self { plant, sealed, inwards, outwards })
-    }
-
-    fn line(&self, way: Way) -> usize {
-        match way {
-            Way::Inwards => self.inwards,
-            Way::Outwards => self.outwards,
-        }
-    }
-
-    /// Offers a burst as fast as the generator can.
-    fn under_load(&self, range: &mut Range, way: Way, inner_bytes: usize, packets: usize) -> Result<Load> {
-        range.load(way, self.sealed, inner_bytes, packets)?;
-        let Range { generator, counters, .. } = range;
-        let before = self.plant.snapshot(counters)?;
-        let ramp = packets / RAMP;
-        generator.fire(self.line(way), ramp)?;
-        let first = self.plant.arrived(way, counters)?;
-        let started = Instant::now();
-        generator.fire(self.line(way), packets - ramp)?;
-        let last = self.plant.arrived(way, counters)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let losses = self.settled_losses(&before, way, packets as u64, counters)?;
-        let rate = |packets: u64| packets as f64 / seconds;
-        Ok(Load { arrived: rate(last - first), offered: rate((packets - ramp) as u64), losses })
-    }
-
-    /// What became of a burst, once every packet is accounted for or nothing more happens.
-    fn settled_losses(&self, before: &Snapshot, way: Way, offered: u64, counters: &mut Counters) -> Result<Losses> {
-        let mut losses = Losses::default();
-        let mut changed = Instant::now();
-        loop {
-            let now = self.plant.snapshot(counters)?.losses_since(before, way, offered);
-            if now != losses {
-                (losses, changed) = (now, Instant::now());
-            }
-            if losses.unexplained() == 0 || changed.elapsed() > QUIET {
-                return Ok(losses);
-            }
-            std::thread::sleep(QUIET / 100);
-        }
-    }
-
-    /// Packets per second of the worker with nobody else at work: the median, so that a round in which the worker lost
-    /// its CPU does not count.
-    fn alone(&self, range: &mut Range, way: Way, inner_bytes: usize) -> Result<f64> {
-        let mut rounds = [0.0; ALONE_ROUNDS];
-        for round in &mut rounds {
-            range.load(way, self.sealed, inner_bytes, ALONE_PACKETS)?;
-            *round = ALONE_PACKETS as f64 / self.alone_once(range, way)?.as_secs_f64();
-        }
-        Ok(Summary::of(&rounds).context("there are rounds")?.median)
-    }
-
-    fn alone_once(&self, range: &mut Range, way: Way) -> Result<Duration> {
-        let Range { generator, counters, .. } = range;
-        let hold = self.plant.hold()?;
-        let steered = self.plant.steered(way)? + ALONE_PACKETS as u64;
-        let expected = self.plant.arrived(way, counters)? + ALONE_PACKETS as u64;
-        generator.fire(self.line(way), ALONE_PACKETS)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.plant.steered(way)? < steered {
-            ensure!(Instant::now() < deadline, "the XDP program did not see all of {ALONE_PACKETS} packets");
-        }
-        let started = Instant::now();
-        drop(hold);
-        while self.plant.arrived(way, counters)? < expected {
-            ensure!(started.elapsed() < PATIENCE, "not all of {ALONE_PACKETS} packets arrived");
-        }
-        Ok(started.elapsed())
-    }
-}
-
-/// One burst under load.
-struct Load {
-    arrived: f64,
-    offered: f64,
-    losses: Losses,
 }
 
 /// One repetition of one contestant.

@@ -245,12 +245,11 @@ impl Draft {
             .filter(|old| old.validated && drain > Span::ZERO)
             .map(|binding| Retiring { binding, until: self.now + drain });
         self.detail = self.retired.and_then(|old| {
-            if old.tuple == new.tuple {
-                Some(Reason::SamePathReproved)
-            } else if old.transport == new.transport {
-                Some(Reason::NatRebindDetected)
-            } else {
-                None
+            // The mirror of the client sees the same tuple on all of its paths: only the number tells them apart.
+            match (old.transport == new.transport, old.tuple == new.tuple) {
+                (true, true) => Some(Reason::SamePathReproved),
+                (true, false) => Some(Reason::NatRebindDetected),
+                (false, _) => None,
             }
         });
         self.bind(new, epoch);

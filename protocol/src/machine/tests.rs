@@ -226,6 +226,26 @@ fn i08_the_switch_after_the_last_allowed_one_is_denied_until_the_minute_has_pass
 }
 
 #[test]
+fn a_commit_says_whether_it_is_the_same_path_a_rebound_nat_or_another_path() {
+    let same = |id, port: u16| {
+        let mut new = binding(id, true);
+        new.tuple.peer.set_port(port);
+        new
+    };
+    let cases = [
+        (same(1, 1_001), Some(Reason::SamePathReproved)),
+        (same(1, 2_000), Some(Reason::NatRebindDetected)),
+        (same(2, 1_001), None),
+        (same(2, 1_002), None),
+    ];
+    for (new, detail) in cases {
+        let mut record = record_in(State::Attached, Side::Gateway, ms(0));
+        let done = reattach(&mut record, new, &policy(), ms(5_000)).unwrap();
+        assert_eq!(done.last().unwrap().detail, detail, "{new:?}");
+    }
+}
+
+#[test]
 fn pv5_an_unvalidated_binding_never_becomes_retiring() {
     let mut record = record_in(State::Attached, Side::Gateway, ms(0));
     reattach(&mut record, binding(2, false), &policy(), ms(1)).unwrap();
