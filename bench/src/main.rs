@@ -37,7 +37,9 @@ enum Benchmark {
     /// User-space cost per packet, both ways, against the bare AEAD
     Datapath(DatapathArguments),
     /// Packets per second of a whole worker on veth, kernel included, against a forwarder without sessions (needs root)
-    #[command(after_help = "On a machine with other work, start it by `nice -n -20`.")]
+    #[command(
+        after_help = "Other work on the machine spoils the figures; the report counts how often it took the CPU away."
+    )]
     Forward(ForwardArguments),
 }
 

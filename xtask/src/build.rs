@@ -48,6 +48,7 @@ pub(crate) fn build(packages: &[&str], profile: Profile) -> Result<()> {
 
 /// Where a built program is.
 pub(crate) fn program(name: &str, profile: Profile) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    // Cargo runs in the root, so that it takes a relative directory from there.
+    let target = root().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     target.join(profile.directory()).join(name)
 }

@@ -11,15 +11,16 @@ use crate::build::{self, Profile, program};
 use crate::setup;
 use crate::shell::{self, is_root, line, step};
 
+/// How a user runs all tests: sudo has a PATH and a home of its own, and files of root must not mix with the user's.
+const AS_ROOT: &str = r#"sudo env "PATH=$PATH" "HOME=$HOME" CARGO_TARGET_DIR=target/root cargo xtask test"#;
+
 /// Runs the gateway in the foreground. It attaches the XDP programs itself, and detaches them when it ends.
 pub(crate) fn load(config: &Path) -> Result<ExitCode> {
     let config = config.canonicalize().with_context(|| format!("no configuration {}", config.display()))?;
     build::build(&["jumpgate"], Profile::Release)?;
     let mut command = shell::as_root(program("jumpgate", Profile::Release))?;
     command.args(["run", "--config"]).arg(config);
-    step(&line(&command));
-    // Replaces this process, so that Ctrl-C and service managers reach the gateway itself.
-    Err(command.exec()).with_context(|| format!("cannot run `{}`", line(&command)))
+    replace(command)
 }
 
 /// Detaches what a crashed gateway left.
@@ -27,7 +28,7 @@ pub(crate) fn unload(interfaces: &[String]) -> Result<ExitCode> {
     build::build(&["jumpgate"], Profile::Release)?;
     let mut command = shell::as_root(program("jumpgate", Profile::Release))?;
     command.args(unload_arguments(interfaces));
-    finish(command)
+    replace(command)
 }
 
 fn unload_arguments(interfaces: &[String]) -> Vec<&str> {
@@ -41,12 +42,13 @@ pub(crate) fn demo(arguments: &[OsString]) -> Result<ExitCode> {
     build::programs(Profile::Release)?;
     let mut command = shell::as_root(program("jumpgate-lab", Profile::Release))?;
     command.arg("demo").args(arguments);
-    finish(command)
+    replace(command)
 }
 
 /// Runs all tests, and says at the end what was not run and why.
 pub(crate) fn test() -> Result<ExitCode> {
-    let missing_tools = setup::tools().err();
+    // What it installs is for the laboratory, which runs as root only.
+    let missing_tools = if is_root() { setup::tools().err() } else { None };
     let mut skipped = Vec::new();
     if !is_root() {
         skipped.push("tests that load XDP programs or make network namespaces: they need root");
@@ -68,7 +70,7 @@ pub(crate) fn test() -> Result<ExitCode> {
         println!("SKIPPED {what}");
     }
     if !is_root() {
-        println!("To run them too: sudo --preserve-env=PATH cargo xtask test");
+        println!("To run them too: {AS_ROOT}");
     }
     step(if passed { "all tests that ran have passed" } else { "FAILED" });
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -79,20 +81,21 @@ pub(crate) fn package(package: &str, arguments: &[OsString]) -> Result<ExitCode>
     build::build(&[package], Profile::Release)?;
     let mut command = Command::new(program(package, Profile::Release));
     command.args(arguments);
-    finish(command)
+    replace(command)
 }
 
 fn laboratory() -> Result<bool> {
     build::programs(Profile::Debug)?;
-    let mut command = Command::new(program("jumpgate-lab", Profile::Debug));
+    let mut command = shell::as_root(program("jumpgate-lab", Profile::Debug))?;
     command.arg("e2e");
     step(&line(&command));
     Ok(shell::status(&mut command)?.success())
 }
 
-fn finish(mut command: Command) -> Result<ExitCode> {
+/// Becomes the command, so that signals of terminals and service managers reach the program itself.
+fn replace(mut command: Command) -> Result<ExitCode> {
     step(&line(&command));
-    Ok(shell::exit_code(shell::status(&mut command)?))
+    Err(command.exec()).with_context(|| format!("cannot run `{}`", line(&command)))
 }
 
 #[cfg(test)]

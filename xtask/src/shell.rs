@@ -1,12 +1,13 @@
 //! Running other programs, and saying so.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
 
 /// Where administrator's tools are, which a user's PATH may lack.
 const SYSTEM_PATHS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -24,7 +25,7 @@ pub(crate) fn step(what: &str) {
 /// The cargo that started us.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
+    command.current_dir(root()).env("PATH", search_path());
     command
 }
 
@@ -38,22 +39,22 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command to its end, its output shown.
+///
+/// Ctrl-C reaches the command too, which may have to clean up: we die of it when the command has ended, not before.
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
-    command.status().with_context(|| format!("cannot run `{}`", line(command)))
+    let mut child = command.spawn().with_context(|| format!("cannot run `{}`", line(command)))?;
+    // Only now, because the command would inherit it.
+    let interrupt = SigSet::from(Signal::SIGINT);
+    interrupt.thread_block().context("cannot hold back SIGINT")?;
+    let status = child.wait();
+    interrupt.thread_unblock().context("cannot let SIGINT through")?;
+    status.with_context(|| format!("cannot wait for `{}`", line(command)))
 }
 
 /// What a command prints, if it can be run and succeeds.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-}
-
-/// A program's exit code as ours.
-pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
-    match status.code().and_then(|code| u8::try_from(code).ok()) {
-        Some(code) => ExitCode::from(code),
-        None => ExitCode::FAILURE,
-    }
 }
 
 /// A command as one would type it.
@@ -67,9 +68,19 @@ pub(crate) fn line(command: &Command) -> String {
 
 /// Where a program is, if it is installed.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let candidates = env::split_paths(&path).chain(SYSTEM_PATHS.map(PathBuf::from));
-    candidates.map(|directory| directory.join(program)).find(|file| is_executable(file))
+    env::split_paths(&search_path()).map(|directory| directory.join(program)).find(|file| is_executable(file))
+}
+
+/// PATH with the administrator's tools, for us and for what we start: `su` without a dash keeps a user's PATH.
+fn search_path() -> OsString {
+    with_system_paths(&env::var_os("PATH").unwrap_or_default())
+}
+
+fn with_system_paths(path: &OsStr) -> OsString {
+    let missing =
+        SYSTEM_PATHS.map(PathBuf::from).into_iter().filter(|system| env::split_paths(path).all(|p| p != *system));
+    // It fails only for directories with a colon, and these come from splitting at colons.
+    env::join_paths(env::split_paths(path).chain(missing)).unwrap_or_else(|_| path.to_owned())
 }
 
 fn is_executable(file: &Path) -> bool {
@@ -84,7 +95,9 @@ pub(crate) fn is_root() -> bool {
 /// A command that runs as root: by itself if we are, by sudo otherwise.
 pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     if is_root() {
-        return Ok(Command::new(program));
+        let mut command = Command::new(program);
+        command.env("PATH", search_path());
+        return Ok(command);
     }
     let Some(sudo) = find("sudo") else {
         bail!("`{}` needs root, and there is no sudo: run this as root", program.as_ref().to_string_lossy());
@@ -92,4 +105,22 @@ pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
     let mut command = Command::new(sudo);
     command.arg("--").arg(program);
     Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_path_gets_the_directories_it_lacks_behind_its_own() {
+        let path = with_system_paths("/home/me/bin:/usr/sbin:/usr/bin".as_ref());
+        assert_eq!(path, "/home/me/bin:/usr/sbin:/usr/bin:/usr/local/sbin:/sbin");
+        assert_eq!(with_system_paths(&path), path);
+    }
+
+    #[test]
+    fn a_command_can_be_interrupted_and_reports_its_end() {
+        let status = status(Command::new("sh").args(["-c", "kill -INT $$; exit 3"])).unwrap();
+        assert_eq!(status.code(), None, "the signal is held back from us, not from the command");
+    }
 }

@@ -16,36 +16,52 @@ use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
 
-const ON_THE_WAY: u8 = 0;
-const HELD: u8 = 1;
-const RELEASED: u8 = 2;
+/// The worker has not come yet.
+const EXPECTED: u8 = 0;
+/// It came, and rests.
+const RESTING: u8 = 1;
+/// It is to wake up.
+const CALLED: u8 = 2;
+/// It is awake, and waits for the start.
+const AWAKE: u8 = 3;
+/// It may go.
+const STARTED: u8 = 4;
+
+/// How long a resting worker sleeps before it looks again.
+const NAP: Duration = Duration::from_micros(50);
 
 /// Holds one worker, once. It is handed over in the place of a session's birth.
 #[derive(Debug, Default)]
 pub(super) struct Gate(AtomicU8);
 
 impl Gate {
-    /// Waits for the worker to come to it.
-    fn wait_until_holding(&self, patience: Duration) -> Result<()> {
+    /// One step from a state to the next; nothing happens in any other state, as when the hold was given up.
+    fn step(&self, from: u8, to: u8) {
+        let _ = self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    fn is(&self, state: u8) -> bool {
+        self.0.load(Ordering::Acquire) == state
+    }
+
+    fn wait_for(&self, state: u8, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        while self.0.load(Ordering::Acquire) != HELD {
+        while !self.is(state) {
             ensure!(Instant::now() < deadline, "the worker did not obey within {patience:?}");
             thread::yield_now();
         }
         Ok(())
     }
 
-    /// Lets the worker go.
-    fn release(&self) {
-        self.0.store(RELEASED, Ordering::Release);
-    }
-
-    /// The worker's side. It spins, so that it is back at work at once; on a CPU of its own that disturbs nobody.
+    /// The worker's side. It sleeps while it is held, so that the scheduler owes it time and not the other way round,
+    /// and spins for the moment before the start, so that no waking up is measured.
     fn pass(&self) {
-        if self.0.compare_exchange(ON_THE_WAY, HELD, Ordering::AcqRel, Ordering::Acquire).is_err() {
-            return;
+        self.step(EXPECTED, RESTING);
+        while self.is(RESTING) {
+            thread::sleep(NAP);
         }
-        while self.0.load(Ordering::Acquire) == HELD {
+        self.step(CALLED, AWAKE);
+        while self.is(AWAKE) {
             std::hint::spin_loop();
         }
     }
@@ -53,21 +69,31 @@ impl Gate {
 
 /// A worker stands still as long as this value lives.
 #[must_use = "dropped, it lets the worker go"]
-pub(super) struct Hold(Arc<Gate>);
+pub(super) struct Hold {
+    gate: Arc<Gate>,
+    patience: Duration,
+}
 
 impl Hold {
     /// Has a worker stop at its next round; `send` hands it the gate.
     pub(super) fn on(patience: Duration, send: impl FnOnce(Arc<Gate>) -> Result<()>) -> Result<Self> {
-        let hold = Self(Arc::default());
-        send(hold.0.clone())?;
-        hold.0.wait_until_holding(patience)?;
+        let hold = Self { gate: Arc::default(), patience };
+        send(hold.gate.clone())?;
+        hold.gate.wait_for(RESTING, patience)?;
         Ok(hold)
+    }
+
+    /// Wakes the worker and lets it go; gives the time of the start.
+    pub(super) fn start(self) -> Result<Instant> {
+        self.gate.step(RESTING, CALLED);
+        self.gate.wait_for(AWAKE, self.patience)?;
+        Ok(Instant::now())
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.release();
+        self.gate.0.store(STARTED, Ordering::Release);
     }
 }
 
@@ -149,6 +175,24 @@ mod tests {
         assert!(!worker.is_finished());
         drop(hold);
         worker.join().unwrap();
+    }
+
+    #[test]
+    fn a_worker_is_awake_when_its_clock_starts() {
+        let gate = Arc::new(Gate::default());
+        let hold = Hold::on(PATIENCE, |theirs| {
+            let gate = gate.clone();
+            thread::spawn(move || {
+                theirs.pass();
+                gate.pass();
+            });
+            Ok(())
+        });
+        let called = Instant::now();
+        assert!(hold.unwrap().start().unwrap() >= called);
+        // It went on to the next gate, so it did not stay at the first.
+        assert!(gate.wait_for(RESTING, PATIENCE).is_ok());
+        gate.0.store(STARTED, Ordering::Release);
     }
 
     #[test]

@@ -131,8 +131,7 @@ impl<S: Sessions> Lane<S> {
         while self.plant.steered(way)? < steered {
             ensure!(Instant::now() < deadline, "the XDP program did not see all of {ALONE_PACKETS} packets");
         }
-        let started = Instant::now();
-        drop(hold);
+        let started = hold.start()?;
         while self.plant.arrived(way, counters)? < expected {
             ensure!(started.elapsed() < PATIENCE, "not all of {ALONE_PACKETS} packets arrived");
         }

@@ -1,15 +1,15 @@
-//! One round of questions to all workers, and what operators get to see of the answers.
+//! One question to all workers, and what operators get to see of the answers.
 
 use std::collections::HashSet;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::admin::{Answer, CounterRow, Question, SessionRow};
+use crate::admin::{Answer, CounterRow, SessionRow};
 use crate::worker::WorkerCounters;
 
-/// What a worker is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What a worker is asked. Each by itself: who watches counters shall not have all sessions looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Sessions,
     Counters,
@@ -17,35 +17,36 @@ pub(super) enum Part {
 
 /// Answers of the workers on their way to operators.
 pub(super) struct Gathering {
-    /// Who has not answered what.
-    missing: HashSet<(usize, Part)>,
+    pub(super) part: Part,
+    /// Who has not answered.
+    missing: HashSet<usize>,
     sessions: Vec<SessionRow>,
     counters: Vec<CounterRow>,
-    waiting: Vec<(Question, oneshot::Sender<Answer>)>,
+    waiting: Vec<oneshot::Sender<Answer>>,
     /// Then it is over, whoever has not answered.
     pub(super) until: Instant,
 }
 
 impl Gathering {
-    pub(super) fn new(workers: usize, until: Instant) -> Self {
-        let missing = (0..workers).flat_map(|worker| [(worker, Part::Sessions), (worker, Part::Counters)]).collect();
-        Self { missing, sessions: Vec::new(), counters: Vec::new(), waiting: Vec::new(), until }
+    pub(super) fn new(part: Part, workers: usize, until: Instant) -> Self {
+        let missing = (0..workers).collect();
+        Self { part, missing, sessions: Vec::new(), counters: Vec::new(), waiting: Vec::new(), until }
     }
 
     /// Another operator who wants the answer.
-    pub(super) fn join(&mut self, question: Question, answer: oneshot::Sender<Answer>) {
-        self.waiting.push((question, answer));
+    pub(super) fn join(&mut self, answer: oneshot::Sender<Answer>) {
+        self.waiting.push(answer);
     }
 
     /// What a worker answered; an answer to an earlier round is not asked for any more and dropped.
     pub(super) fn sessions(&mut self, worker: usize, rows: impl Iterator<Item = SessionRow>) {
-        if self.missing.remove(&(worker, Part::Sessions)) {
+        if self.missing.remove(&worker) {
             self.sessions.extend(rows);
         }
     }
 
     pub(super) fn counters(&mut self, worker: usize, counters: &WorkerCounters) {
-        if self.missing.remove(&(worker, Part::Counters)) {
+        if self.missing.remove(&worker) {
             self.counters.extend(worker_rows(worker, counters));
         }
     }
@@ -58,16 +59,16 @@ impl Gathering {
     pub(super) fn finish(mut self, own: Vec<CounterRow>) {
         self.sessions.sort_by(|a, b| (&a.client, &a.locator).cmp(&(&b.client, &b.locator)));
         let counters: Vec<_> = own.into_iter().chain(self.counters).filter(|row| row.value > 0).collect();
-        for (question, answer) in self.waiting {
-            let text = match question {
-                _ if !self.missing.is_empty() => {
-                    Answer::Error("not every worker answered in time: the gateway is overloaded".to_owned())
-                }
-                Question::Counters => Answer::Counters(counters.clone()),
-                Question::Sessions | Question::Terminate { .. } => Answer::Sessions(self.sessions.clone()),
-            };
+        let answer = match self.part {
+            _ if !self.missing.is_empty() => {
+                Answer::Error("not every worker answered in time: the gateway is overloaded".to_owned())
+            }
+            Part::Counters => Answer::Counters(counters),
+            Part::Sessions => Answer::Sessions(self.sessions),
+        };
+        for waiting in self.waiting {
             // Whoever asked may have gone.
-            let _ = answer.send(text);
+            let _ = waiting.send(answer.clone());
         }
     }
 }
@@ -109,31 +110,31 @@ mod tests {
 
     #[test]
     fn all_who_wait_get_their_answer_when_the_last_worker_has_spoken() {
-        let mut gathering = Gathering::new(2, Instant::now());
-        let (sessions, mut sessions_answered) = oneshot::channel();
-        let (counters, mut counters_answered) = oneshot::channel();
-        gathering.join(Question::Sessions, sessions);
-        gathering.join(Question::Counters, counters);
+        let mut gathering = Gathering::new(Part::Counters, 2, Instant::now());
+        let (first, mut first_answered) = oneshot::channel();
+        let (second, mut second_answered) = oneshot::channel();
+        gathering.join(first);
+        gathering.join(second);
         for worker in 0..2 {
             assert!(!gathering.is_complete());
             let mut counted = WorkerCounters::default();
             counted.sessions.add(Reason::WrongTransport, 3);
-            gathering.sessions(worker, std::iter::empty());
+            gathering.counters(worker, &counted);
             gathering.counters(worker, &counted);
         }
         assert!(gathering.is_complete());
         gathering.finish(Vec::new());
-        assert_eq!(sessions_answered.try_recv(), Ok(Answer::Sessions(Vec::new())));
-        let Ok(Answer::Counters(rows)) = counters_answered.try_recv() else { panic!("no counters") };
         let row = |worker: &str| CounterRow { place: worker.into(), name: "WRONG_TRANSPORT".into(), value: 3 };
-        assert_eq!(rows, [row("worker 0"), row("worker 1")], "zeroes are left out");
+        let rows = Answer::Counters(vec![row("worker 0"), row("worker 1")]);
+        assert_eq!(first_answered.try_recv().as_ref(), Ok(&rows), "zeroes are left out, a second answer too");
+        assert_eq!(second_answered.try_recv(), Ok(rows));
     }
 
     #[test]
     fn a_worker_that_does_not_answer_makes_an_error_and_no_half_truth() {
-        let mut gathering = Gathering::new(1, Instant::now());
+        let mut gathering = Gathering::new(Part::Sessions, 1, Instant::now());
         let (sender, mut answered) = oneshot::channel();
-        gathering.join(Question::Sessions, sender);
+        gathering.join(sender);
         gathering.finish(Vec::new());
         assert!(matches!(answered.try_recv(), Ok(Answer::Error(_))));
     }

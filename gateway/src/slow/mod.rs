@@ -37,7 +37,7 @@ use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, Route
 use crate::sys::readiness::readable;
 use crate::xdp::Steering;
 
-use gathering::Gathering;
+use gathering::{Gathering, Part};
 
 pub use filter::{Filter, Request};
 pub use inside_hop::InsideHop;
@@ -110,7 +110,8 @@ pub struct SlowPath {
     /// How long the last reading of the tables took.
     tables_cost: Duration,
     neighbours_due: Instant,
-    gathering: Option<Gathering>,
+    /// Questions that the workers are being asked; one for each part at most.
+    gatherings: Vec<Gathering>,
     /// Workers whose threads have ended.
     ended: HashSet<usize>,
     stopping: bool,
@@ -130,7 +131,7 @@ impl SlowPath {
             tables_due: None,
             tables_cost: Duration::ZERO,
             neighbours_due: now + NEIGHBOUR_CHECK,
-            gathering: None,
+            gatherings: Vec::new(),
             ended: HashSet::new(),
             stopping: false,
             parts,
@@ -204,7 +205,7 @@ impl SlowPath {
 
     fn next_wake(&self, backlog: bool, deadline: Option<Instant>) -> Instant {
         let retry = backlog.then(|| Instant::now() + RETRY);
-        let answers = self.gathering.as_ref().map(|gathering| gathering.until);
+        let answers = self.gatherings.iter().map(|gathering| gathering.until).min();
         [retry, deadline, self.tables_due, answers].into_iter().flatten().fold(self.neighbours_due, Instant::min)
     }
 
@@ -213,8 +214,7 @@ impl SlowPath {
             self.tables_due = None;
             self.read_tables();
         }
-        let late = self.gathering.take_if(|gathering| now >= gathering.until);
-        late.into_iter().for_each(|gathering| gathering.finish(self.own_counters()));
+        self.finish_gatherings(|gathering| now >= gathering.until);
         if now >= self.neighbours_due {
             self.neighbours_due = now + NEIGHBOUR_CHECK;
             let doubtful: Vec<_> = self.parts.next_hops.doubtful().collect();
@@ -287,12 +287,12 @@ impl SlowPath {
                     Report::Unresolved { peer: None, .. } => self.resolve_inside(),
                     Report::Views(views) => {
                         let rows = views.iter().map(|view| self.parts.roster.row(view, worker));
-                        if let Some(gathering) = &mut self.gathering {
+                        if let Some(gathering) = self.gatherings.iter_mut().find(|g| g.part == Part::Sessions) {
                             gathering.sessions(worker, rows);
                         }
                     }
                     Report::Counters(counters) => {
-                        if let Some(gathering) = &mut self.gathering {
+                        if let Some(gathering) = self.gatherings.iter_mut().find(|g| g.part == Part::Counters) {
                             gathering.counters(worker, &counters);
                         }
                     }
@@ -303,10 +303,7 @@ impl SlowPath {
             }
         }
         self.apply(changes);
-        self.gathering
-            .take_if(|gathering| gathering.is_complete())
-            .into_iter()
-            .for_each(|g| g.finish(self.own_counters()));
+        self.finish_gatherings(Gathering::is_complete);
     }
 
     fn take_event(&mut self, event: &SessionEvent, changes: &mut Vec<Change>) {
@@ -446,10 +443,8 @@ impl SlowPath {
         let answer_now = match &question {
             _ if self.stopping => Answer::Error("the gateway is stopping".to_owned()),
             Question::Terminate { locator } => self.terminate(locator),
-            Question::Sessions | Question::Counters => {
-                self.gather(question, answer);
-                return;
-            }
+            Question::Sessions => return self.gather(Part::Sessions, answer),
+            Question::Counters => return self.gather(Part::Counters, answer),
         };
         // Whoever asked may have gone.
         let _ = answer.send(answer_now);
@@ -469,16 +464,24 @@ impl SlowPath {
     }
 
     /// Asks all workers, unless they are being asked: then the operator gets the same answer.
-    fn gather(&mut self, question: Question, answer: oneshot::Sender<Answer>) {
-        if let Some(gathering) = &mut self.gathering {
-            gathering.join(question, answer);
+    fn gather(&mut self, part: Part, answer: oneshot::Sender<Answer>) {
+        if let Some(gathering) = self.gatherings.iter_mut().find(|gathering| gathering.part == part) {
+            gathering.join(answer);
             return;
         }
-        let mut gathering = Gathering::new(self.owners.count(), Instant::now() + ANSWERS);
-        gathering.join(question, answer);
-        self.gathering = Some(gathering);
-        self.owners.tell_all(|| Command::Views);
-        self.owners.tell_all(|| Command::Counters);
+        let mut gathering = Gathering::new(part, self.owners.count(), Instant::now() + ANSWERS);
+        gathering.join(answer);
+        self.gatherings.push(gathering);
+        self.owners.tell_all(|| match part {
+            Part::Sessions => Command::Views,
+            Part::Counters => Command::Counters,
+        });
+    }
+
+    /// Answers those whose gathering is over.
+    fn finish_gatherings(&mut self, is_over: impl Fn(&Gathering) -> bool) {
+        let over: Vec<_> = self.gatherings.extract_if(.., |gathering| is_over(gathering)).collect();
+        over.into_iter().for_each(|gathering| gathering.finish(self.own_counters()));
     }
 
     fn own_counters(&self) -> Vec<CounterRow> {
