@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -33,17 +33,24 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
 /// Whether a signal is closing all runs.
 static STOPPED: AtomicBool = AtomicBool::new(false);
+/// The runs that a signal has to close: each from before its first file until all of it is gone.
+static OPEN: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 
 /// Handle to a run; clones share it, the last one to go closes it.
 #[derive(Clone)]
 pub struct Run {
-    inner: Arc<Inner>,
+    inner: Arc<Handle>,
 }
+
+/// What the clones share.
+struct Handle(Arc<Inner>);
 
 struct Inner {
     tag: String,
     directory: PathBuf,
     state: Mutex<State>,
+    /// Held while the run is closed: whoever closes it as well returns when it is gone, not before.
+    closing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -77,26 +84,28 @@ impl Run {
         let started = start_time(pid).context("reading the start time of this process from /proc")?;
         let tag = format!("{TAG_PREFIX}{pid}-{started:x}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let directory = std::env::temp_dir().join(&tag);
+        close_on_signal()?;
+        let mut open = lock(&OPEN);
         fs::create_dir(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        let inner = Arc::new(Inner { tag, directory, state: Mutex::default() });
-        close_on_signal(&inner)?;
-        Ok(Self { inner })
+        let inner = Arc::new(Inner { tag, directory, state: Mutex::default(), closing: Mutex::default() });
+        open.push(inner.clone());
+        Ok(Self { inner: Arc::new(Handle(inner)) })
     }
 
     /// The tag that all names of this run start with.
     pub fn tag(&self) -> &str {
-        &self.inner.tag
+        &self.inner.0.tag
     }
 
     /// A directory for the run's files, deleted with it.
     pub fn directory(&self) -> &Path {
-        &self.inner.directory
+        &self.inner.0.directory
     }
 
     /// Starts a process that this run will end. It gets a process group of its own, so that Ctrl-C reaches the lab alone
     /// and the lab decides the order in which its processes stop.
     pub fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
-        let mut state = self.inner.lock();
+        let mut state = lock(&self.inner.0.state);
         if state.closed {
             bail!("the lab is closing; {name} is not started");
         }
@@ -140,18 +149,15 @@ impl Run {
 
     /// Ends every process and deletes every namespace and file of the run. Safe to call again.
     pub fn close(&self) {
-        self.inner.close();
+        self.inner.0.close();
     }
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     fn close(&self) {
+        let _closing = lock(&self.closing);
         let children = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             state.closed = true;
             std::mem::take(&mut state.children)
         };
@@ -164,9 +170,10 @@ impl Inner {
     }
 }
 
-impl Drop for Inner {
+impl Drop for Handle {
     fn drop(&mut self) {
-        self.close();
+        self.0.close();
+        lock(&OPEN).retain(|open| !Arc::ptr_eq(open, &self.0));
     }
 }
 
@@ -301,10 +308,8 @@ pub fn stand_aside_for_signal() {
 }
 
 /// One thread waits for signals for the whole process; it closes every open run and exits as a shell would say it.
-fn close_on_signal(run: &Arc<Inner>) -> Result<()> {
-    static RUNS: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+fn close_on_signal() -> Result<()> {
     static START: Once = Once::new();
-    lock(&RUNS).push(Arc::downgrade(run));
     let mut outcome = Ok(());
     START.call_once(|| match Signals::new([SIGINT, SIGTERM, SIGHUP]) {
         Ok(mut signals) => {
@@ -312,7 +317,7 @@ fn close_on_signal(run: &Arc<Inner>) -> Result<()> {
                 if let Some(signal) = signals.forever().next() {
                     STOPPED.store(true, Ordering::SeqCst);
                     eprintln!("\nstopped by signal {signal}; removing the lab");
-                    lock(&RUNS).iter().filter_map(Weak::upgrade).for_each(|run| run.close());
+                    lock(&OPEN).iter().for_each(|run| run.close());
                     std::process::exit(128 + signal);
                 }
             });
@@ -393,6 +398,25 @@ mod tests {
         assert!(sleeper.exited().unwrap().is_some());
         assert!(!directory.exists());
         assert!(run.spawn("sleep", Command::new("sleep").arg("60")).is_err());
+    }
+
+    #[test]
+    fn whoever_closes_a_run_as_well_returns_when_it_is_gone() {
+        let run = Run::open().unwrap();
+        let (inner, directory) = (run.inner.0.clone(), run.directory().to_owned());
+        let mut stubborn = Command::new("sh");
+        stubborn.args(["-c", "trap 'sleep 0.2; exit' TERM; echo ready; while :; do sleep 0.01; done"]);
+        let process = run.spawn("sh", stubborn.stdout(Stdio::piped())).unwrap();
+        process.take_stdout().unwrap().read_exact(&mut [0; 6]).unwrap();
+        let first = thread::spawn(move || drop(run));
+        while !lock(&inner.state).closed {
+            thread::sleep(POLL);
+        }
+        assert!(lock(&OPEN).iter().any(|open| Arc::ptr_eq(open, &inner)), "a signal finds it while it closes");
+        inner.close();
+        assert!(!directory.exists());
+        first.join().unwrap();
+        assert!(!lock(&OPEN).iter().any(|open| Arc::ptr_eq(open, &inner)));
     }
 
     #[test]
