@@ -28,6 +28,7 @@ pub mod gateway;
 pub mod handshake;
 pub mod health;
 pub mod ident;
+mod key_ring;
 pub mod keys;
 pub mod limits;
 pub mod machine;

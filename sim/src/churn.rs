@@ -50,6 +50,8 @@ pub struct Outcome {
     pub delivered: usize,
     /// Packets sealed, each under a nonce of its own.
     pub sealed: usize,
+    /// Rekeys completed at the gateway.
+    pub rekeys: usize,
     /// Clients that have a session at the end.
     pub connected: usize,
     /// Most commits that one session made within a sliding minute.
@@ -63,7 +65,12 @@ pub struct Outcome {
 impl Churn {
     /// Plays it.
     pub fn run(&self) -> Outcome {
-        let config = WorldConfig { seed: self.seed, workers: 2, policy: Policy::profile(self.profile) };
+        self.run_under(Policy::profile(self.profile))
+    }
+
+    /// Plays it under another policy than that of its profile.
+    pub fn run_under(&self, policy: Policy) -> Outcome {
+        let config = WorldConfig { seed: self.seed, workers: 2, policy };
         let mut world = World::new(&config, self.sessions, PATHS);
         let mut dice = Dice::new(self.seed ^ 0xd1ce);
         let rough = Impairment {
@@ -106,6 +113,7 @@ impl Churn {
             received: world.received.len(),
             delivered,
             sealed: world.sealed(),
+            rekeys: world.rekeyed.len(),
             connected,
             busiest_minute: checker.busiest_minute(),
             digest: checker.digest(),
@@ -201,6 +209,7 @@ impl fmt::Display for Outcome {
         writeln!(f, "inner packets up            {:>12}", self.received)?;
         writeln!(f, "inner packets down          {:>12}", self.delivered)?;
         writeln!(f, "packets sealed              {:>12}", self.sealed)?;
+        writeln!(f, "rekeys                      {:>12}", self.rekeys)?;
         writeln!(f, "clients with a session      {:>12}", self.connected)?;
         writeln!(f, "digest of the run       {:016x}", self.digest)?;
         for violation in &self.violations {

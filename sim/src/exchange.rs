@@ -128,6 +128,7 @@ impl World {
                 self.amplification.transition(event.locator, transition, self.arriving);
             }
             EventKind::Validated { .. } => self.amplification.validated(event.locator),
+            EventKind::Rekeyed { key_epoch, .. } => self.rekeyed.push((self.now, *key_epoch)),
             EventKind::Created | EventKind::RecoveryComplete { .. } | EventKind::Refused { .. } => {}
         }
         if let Some(old) = self.desk.session_event(event) {
@@ -168,14 +169,24 @@ impl World {
         if let Some(capture) = &mut self.capture {
             capture.push((external, packet.clone()));
         }
+        if self.is_censored(&packet) {
+            return;
+        }
         for (at, packet) in self.dice.carry(&way, self.now, &packet) {
             self.queue_at(at, Happening::ToGateway { from: external, packet });
         }
     }
 
+    fn is_censored(&self, packet: &[u8]) -> bool {
+        self.censored.iter().any(|kind| packet.first() == Some(&(*kind as u8)))
+    }
+
     pub(crate) fn deliver_to_peer(&mut self, peer: SocketAddr, packet: &[u8]) {
         let violations = [self.nonces.sealed(Sealer::Gateway, packet), self.amplification.sent(peer, packet)];
         violations.into_iter().for_each(|violation| self.checker.found(violation));
+        if self.is_censored(packet) {
+            return;
+        }
         let Some((client, path)) = self.by_external.get(&peer).copied() else {
             return;
         };

@@ -22,21 +22,29 @@ pub(crate) enum Sealer {
 /// INV-36: under one key no nonce seals two different packets. The key follows from direction, session, key epoch and
 /// type; with the counter that names the nonce.
 #[derive(Default)]
-pub(crate) struct NonceOracle(HashMap<(Sealer, Locator, u8, u8, u64), u64>);
+pub(crate) struct NonceOracle {
+    packets: HashMap<(Sealer, Locator, u32, u8, u64), u64>,
+    /// The newest key epoch of each sender, whole: only its low 8 bits are on the wire.
+    epochs: HashMap<(Sealer, Locator), u32>,
+}
 
 impl NonceOracle {
     /// Takes a packet as it was sent. Gives the violation, if it is one.
     pub(crate) fn sealed(&mut self, by: Sealer, packet: &[u8]) -> Option<String> {
         let header = Header::parse(packet).ok()?;
-        let nonce = (by, header.locator, header.key_epoch, header.kind as u8, header.counter);
+        let newest = self.epochs.entry((by, header.locator)).or_insert(u32::from(header.key_epoch));
+        let step = header.key_epoch.wrapping_sub(*newest as u8).cast_signed();
+        let key_epoch = newest.wrapping_add_signed(i32::from(step));
+        *newest = (*newest).max(key_epoch);
+        let nonce = (by, header.locator, key_epoch, header.kind as u8, header.counter);
         let bytes = fingerprint(packet);
-        let first = *self.0.entry(nonce).or_insert(bytes);
+        let first = *self.packets.entry(nonce).or_insert(bytes);
         (first != bytes).then(|| format!("INV-36: {by:?} sealed two packets under one nonce: {header:?}"))
     }
 
     /// Packets seen.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.packets.len()
     }
 }
 

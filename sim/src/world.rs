@@ -15,7 +15,7 @@ use jumpgate_protocol::machine::{Evidence, State};
 use jumpgate_protocol::policy::{Policy, Rate};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
-use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, RequestedPolicy, TAG_LEN};
+use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType, RequestedPolicy, TAG_LEN};
 
 use crate::check::Checker;
 use crate::net::{Dice, Impairment, Link};
@@ -110,6 +110,10 @@ pub struct World {
     boots: u64,
     /// Inner payloads that came out at the gateway, with the client's inner address.
     pub received: Vec<(Ipv4Addr, Vec<u8>)>,
+    /// Rekeys completed at the gateway: when, and the key epoch.
+    pub rekeyed: Vec<(Time, u32)>,
+    /// Messages that the network swallows, whoever sends them.
+    pub censored: Vec<MessageType>,
     /// Datagrams that clients sent, for replay; kept only if asked for.
     pub capture: Option<Vec<(SocketAddr, Vec<u8>)>>,
 }
@@ -140,6 +144,8 @@ impl World {
             seed: config.seed,
             boots: 0,
             received: Vec::new(),
+            rekeyed: Vec::new(),
+            censored: Vec::new(),
             capture: None,
         };
         for index in 0..clients {

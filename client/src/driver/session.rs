@@ -96,7 +96,7 @@ impl Driver {
                     self.session.trouble = Some(transition.reason);
                 }
             }
-            ClientEvent::Switched { .. } | ClientEvent::Refused { .. } => {}
+            ClientEvent::Switched { .. } | ClientEvent::Rekeyed { .. } | ClientEvent::Refused { .. } => {}
         }
         Ok(())
     }
@@ -216,6 +216,10 @@ impl Driver {
                 }
                 self.session.switches.push_back(switch.clone());
                 Event::Switched { switch }
+            }
+            ClientEvent::Rekeyed { key_epoch, trigger } => {
+                info!(key_epoch, reason = %trigger, "fresh keys");
+                return;
             }
             ClientEvent::Refused { reason, path } => {
                 let interface = self.uplinks.interface(*path).to_owned();

@@ -125,6 +125,9 @@ impl Roster {
             EventKind::Transition(transition) => self.log_transition(session, client, transition),
             EventKind::Validated { epoch } => tracing::debug!(%session, client, epoch, "path validated"),
             EventKind::RecoveryComplete { epoch } => tracing::debug!(%session, client, epoch, "recovery complete"),
+            EventKind::Rekeyed { key_epoch, trigger } => {
+                tracing::info!(%session, client, key_epoch, %trigger, "rekeyed")
+            }
             EventKind::Refused { message, reason, tuple } => {
                 let peer = self.address(tuple.peer);
                 tracing::info!(%session, client, message = message.name(), %reason, peer, "refused");

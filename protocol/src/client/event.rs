@@ -57,6 +57,13 @@ pub enum ClientEvent {
         /// From leaving ATTACHED until the commit.
         switched_after: Span,
     },
+    /// A rekey is complete: both ends use the keys (RK-5).
+    Rekeyed {
+        /// The key epoch now.
+        key_epoch: u32,
+        /// Why (1211 to 1215).
+        trigger: Reason,
+    },
     /// A request was refused.
     Refused {
         /// Why.

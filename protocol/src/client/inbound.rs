@@ -25,19 +25,21 @@ impl Live {
         if header.locator != self.locator {
             return Err(Reason::SessionNotFound);
         }
-        if header.key_epoch != self.key_epoch as u8 {
-            return Err(Reason::KeyEpochUnknown);
-        }
-        match header.kind {
+        let result = match header.kind {
             MessageType::Data => self.data_in(&header, path, packet, now).map(Some),
             MessageType::HeartbeatAck => self.heartbeat_ack(shared, &header, path, packet, now).map(|()| None),
             MessageType::PathProbeAck => self.path_probe_ack(shared, &header, path, packet, now).map(|()| None),
             MessageType::ReattachAck => self.reattach_ack(shared, &header, packet, now).map(|()| None),
             MessageType::ReattachReject => self.reattach_reject(shared, &header, packet, now).map(|()| None),
             MessageType::ReattachHint => self.reattach_hint(shared, &header, packet, now).map(|()| None),
+            MessageType::RekeyAck => self.rekey_ack(shared, &header, path, packet, now).map(|()| None),
             MessageType::Terminate => self.peer_terminate(shared, &header, packet, now).map(|()| None),
             _ => Err(Reason::UnknownType),
+        };
+        if result.is_ok() && !self.is_over() {
+            self.heard_under(shared, header.key_epoch, now);
         }
+        result
     }
 
     /// DATA is taken from the active path, from the path of the outstanding request, and from the former path while it
@@ -55,9 +57,7 @@ impl Live {
         if !on_active && !requested && !draining {
             return Err(Reason::WrongTransport);
         }
-        self.data_window.check(header.counter)?;
-        let inner_len = wire::open_data(&self.keys.data_open, header, packet)?.len();
-        self.data_window.mark(header.counter);
+        let inner_len = self.ring.open_data(header, packet, now)?.len();
         if on_active {
             self.health.heard(now);
             self.received_since = true;
@@ -76,7 +76,7 @@ impl Live {
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
-        let ack: HeartbeatAck = self.open_control(header, packet)?;
+        let ack: HeartbeatAck = self.open_control(header, packet, now)?;
         // Lane R: once, and only what was asked.
         let round_trip = match self.confirm.take_if(|confirm| confirm.counter == ack.echo) {
             Some(confirm) => confirm.round_trip(now),
@@ -85,6 +85,9 @@ impl Live {
         self.known_epoch = self.known_epoch.max(ack.binding_epoch);
         if let (Some(round_trip), Some(path)) = (round_trip, shared.path_mut(path)) {
             path.answered(round_trip, now);
+        }
+        if ack.flags & HeartbeatAck::REKEY_WANTED != 0 {
+            self.rekey_wanted();
         }
         let on_active = self.active_path() == Some(path);
         if ack.flags & HeartbeatAck::UNBOUND != 0 {
@@ -113,7 +116,7 @@ impl Live {
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
-        let ack: PathProbeAck = self.open_control(header, packet)?;
+        let ack: PathProbeAck = self.open_control(header, packet, now)?;
         let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
         if ack.transport_id != path || !found.probe_answered(ack.echo, now) {
             return Err(Reason::ReplayDetected);
@@ -140,7 +143,7 @@ impl Live {
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
-        let hint: ReattachHint = self.open_control(header, packet)?;
+        let hint: ReattachHint = self.open_control(header, packet, now)?;
         self.take_mutation(header)?;
         self.known_epoch = self.known_epoch.max(hint.binding_epoch);
         // SM-10: it is about the binding of that epoch and no other.
@@ -170,7 +173,7 @@ impl Live {
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
-        let body: Terminate = self.open_control(header, packet)?;
+        let body: Terminate = self.open_control(header, packet, now)?;
         self.take_mutation(header)?;
         self.apply(shared, &[Input::PeerTerminate { detail: Some(body.reason) }], now);
         Ok(())

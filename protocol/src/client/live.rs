@@ -6,20 +6,18 @@ use super::core::Shared;
 use super::event::{ClientEvent, ClientStatus, PathStatus};
 use super::pulse::Confirm;
 use super::recovery::Attempt;
-use crate::crypto::DefaultAead;
+use super::rekey::Rekeying;
 use crate::handshake::Established;
 use crate::health::PathHealth;
 use crate::ident::{Locator, TransportId};
-use crate::keys::{EpochKeys, Side};
+use crate::key_ring::KeyRing;
+use crate::keys::Side;
 use crate::machine::{Evidence, Input, NewBinding, Record, State, Transition, TransitionId, due, run};
 use crate::policy::Policy;
 use crate::reason::Reason;
-use crate::replay::ReplayWindow;
 use crate::time::{Span, TICK_MS, Time};
-use crate::wire::{self, Header, HelloConfirm, MessageType, Terminate};
+use crate::wire::{self, HelloConfirm, Terminate};
 
-/// No key seals more packets than that in one direction (KY-6, suite 1).
-const PACKET_LIMIT: u64 = 1 << 60;
 /// TERMINATE goes out three times (TM-1); the client is about to leave, so all at once.
 const TERMINATE_COPIES: usize = 3;
 
@@ -36,11 +34,9 @@ pub(super) struct Live {
     pub(super) policy: Policy,
     pub(super) locator: Locator,
     pub(super) reset_token: [u8; 16],
-    pub(super) keys: EpochKeys<DefaultAead>,
-    pub(super) key_epoch: u32,
+    pub(super) ring: KeyRing,
+    pub(super) rekeying: Rekeying,
     pub(super) origin: Time,
-    pub(super) data_sent: u64,
-    pub(super) data_window: ReplayWindow,
     /// One counter for all control messages, whatever their lane: it rises on each, and an echo is never ambiguous.
     pub(super) control_sent: u64,
     /// The newest control message of lane M from the gateway (AR-1).
@@ -83,17 +79,16 @@ impl Live {
     ) -> Result<Self, Reason> {
         let reply = established.reply;
         let policy = Policy::decode_snapshot(&reply.policy).map_err(|_| Reason::PolicyInvalid)?;
-        let keys = EpochKeys::derive(&established.root, 0, &reply.identity, Side::Client);
+        let window = policy.security.data_replay_window as usize;
+        let ring = KeyRing::new(established.root, reply.identity, Side::Client, window);
         let tuple = shared.path(path).map(|path| path.tuple()).ok_or(Reason::NoCandidateTransports)?;
         let mut live = Self {
             record: Record::new(Side::Client, now),
             locator: reply.locator,
             reset_token: reply.reset_token,
-            keys,
-            key_epoch: 0,
+            ring,
+            rekeying: Rekeying::default(),
             origin,
-            data_sent: 0,
-            data_window: ReplayWindow::new(policy.security.data_replay_window as usize),
             control_sent: 0,
             last_mutation: 0,
             known_epoch: 1,
@@ -158,19 +153,7 @@ impl Live {
         let binding = self.record.active().ok_or(Reason::NoActiveBinding)?;
         let (path, epoch) = (binding.transport, binding.epoch);
         let inner_len = packet.len().checked_sub(wire::DATA_OVERHEAD).ok_or(Reason::Malformed)?;
-        if self.data_sent >= PACKET_LIMIT {
-            return Err(Reason::CounterLimitReached);
-        }
-        self.data_sent += 1;
-        let header = Header {
-            kind: MessageType::Data,
-            flags: 0,
-            key_epoch: self.key_epoch as u8,
-            tag: epoch as u8,
-            locator: self.locator,
-            counter: self.data_sent,
-        };
-        wire::seal_data(&self.keys.data_seal, &header, packet);
+        self.ring.seal_data(self.locator, epoch as u8, packet)?;
         self.sent_since = true;
         self.sent_on_binding += 1;
         self.sent.packets += 1;
@@ -250,11 +233,13 @@ impl Live {
         self.probe(shared, now);
         self.advance_attempt(shared, now);
         self.drive(shared, now);
+        self.rekey(shared, now);
         self.record.take_probation(now);
     }
 
     pub(super) fn next_timeout(&self, shared: &Shared, now: Time) -> Time {
         let mut next = self.record.next_deadline(&self.policy).min(self.recovery_timeout(now));
+        next = next.min(self.rekey_timeout(now));
         if let Some(path) = self.active_path().and_then(|id| shared.path(id)) {
             next = next.min(self.health.next_check(&self.policy, &path.rtt, now));
             // Heartbeats begin when HELLO_CONFIRM was answered.
@@ -362,6 +347,9 @@ impl Live {
         self.sent_on_binding = 0;
         self.received_on_binding = 0;
         self.announcing = true;
+        if self.policy.security.rekey_on_switch {
+            self.rekeying.wish(Reason::RekeyTransportChange);
+        }
         self.next_heartbeat = now;
         self.heartbeat(shared, now);
         self.probe(shared, now);

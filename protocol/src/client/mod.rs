@@ -14,6 +14,7 @@ mod live;
 mod path;
 mod pulse;
 mod recovery;
+mod rekey;
 
 pub use self::core::{Client, ClientConfig};
 pub use event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};

@@ -7,7 +7,7 @@ use crate::ident::TransportId;
 use crate::machine::State;
 use crate::reason::Reason;
 use crate::time::{Span, Time};
-use crate::wire::{self, Body, ControlPacket, Header, Heartbeat, MessageType, PathProbe};
+use crate::wire::{Body, ControlPacket, Header, Heartbeat, PathProbe};
 
 /// A heartbeat may be left out while data flows both ways, but only three times in a row (BD-3).
 const MAX_SUPPRESSED: u32 = 3;
@@ -75,7 +75,7 @@ impl Live {
             client_time_ms: self.session_ms(now),
             sent: self.sent_on_binding,
             received: self.received_on_binding,
-            highest: self.data_window.highest(),
+            highest: self.ring.highest_received(),
             policy_sequence: 1,
         };
         let packet = self.seal_query(&body);
@@ -106,30 +106,19 @@ impl Live {
         self.active_path() != Some(id)
     }
 
-    pub(super) fn open_control<B: Body>(&self, header: &Header, packet: &mut [u8]) -> Result<B, Reason> {
-        let body = wire::open(&self.keys.control_open, header, packet)?;
-        B::parse(body).map_err(|error| error.reason())
+    pub(super) fn open_control<B: Body>(&mut self, header: &Header, packet: &mut [u8], now: Time) -> Result<B, Reason> {
+        self.ring.open_control(header, packet, now)
     }
 
-    /// Seals one message of lane M (AR-1); a request to move under the proof key (KY-2).
+    /// Seals one message of lane M (AR-1).
     pub(super) fn seal_mutation<B: Body>(&mut self, body: &B) -> ControlPacket {
-        let header = self.next_header(B::KIND);
-        let key = match B::KIND {
-            MessageType::ReattachRequest => &self.keys.proof,
-            _ => &self.keys.control_seal,
-        };
-        wire::seal(key, header, body)
+        self.rekeying.supersede();
+        self.seal_query(body)
     }
 
+    /// Seals one control message; its counter is never used again, whatever its type (AR-2, INV-36).
     fn seal_query<B: Body>(&mut self, body: &B) -> ControlPacket {
-        let header = self.next_header(B::KIND);
-        wire::seal(&self.keys.control_seal, header, body)
-    }
-
-    /// The header of the next control message; its counter is never used again, whatever its type (AR-2, INV-36).
-    fn next_header(&mut self, kind: MessageType) -> Header {
         self.control_sent += 1;
-        let (key_epoch, counter) = (self.key_epoch as u8, self.control_sent);
-        Header { kind, flags: 0, key_epoch, tag: 0, locator: self.locator, counter }
+        self.ring.seal_control(self.locator, self.control_sent, body)
     }
 }

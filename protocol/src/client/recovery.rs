@@ -176,7 +176,7 @@ impl Live {
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
-        let ack: ReattachAck = self.open_control(header, packet)?;
+        let ack: ReattachAck = self.open_control(header, packet, now)?;
         let Some(attempt) = self.attempt.as_ref().filter(|attempt| attempt.nonce == ack.nonce) else {
             // No request outstanding with that nonce, or answered before (AR-1, lane R).
             return Err(Reason::ReplayDetected);
@@ -230,7 +230,7 @@ impl Live {
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
-        let reject: ReattachReject = self.open_control(header, packet)?;
+        let reject: ReattachReject = self.open_control(header, packet, now)?;
         let Some(attempt) = self.attempt.take_if(|attempt| attempt.nonce == reject.nonce) else {
             return Err(Reason::ReplayDetected);
         };

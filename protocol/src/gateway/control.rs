@@ -1,4 +1,5 @@
-//! The control messages of a session but REATTACH_REQUEST: HELLO_CONFIRM, HEARTBEAT, PATH_PROBE, TERMINATE.
+//! The control messages of a session but REATTACH_REQUEST and REKEY_INIT: HELLO_CONFIRM, HEARTBEAT, PATH_PROBE,
+//! TERMINATE.
 
 use super::event::Reply;
 use super::freshness::difference_ms;
@@ -26,6 +27,7 @@ impl Session {
             MessageType::Heartbeat => self.heartbeat(header, arrival, packet, context),
             MessageType::PathProbe => self.path_probe(header, arrival, packet, context),
             MessageType::HelloConfirm => self.hello_confirm(header, arrival, packet, context),
+            MessageType::RekeyInit => self.rekey_init(header, arrival, packet, context),
             MessageType::Terminate => self.peer_terminate(header, arrival, packet, context),
             _ => Err(Reason::UnknownType),
         }
@@ -40,7 +42,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), Reason> {
         let digest = digest(packet);
-        let body: HelloConfirm = self.open_control(header, packet)?;
+        let body: HelloConfirm = self.open_control(header, packet, context)?;
         if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
             return self.answer_again(arrival, context);
         }
@@ -73,7 +75,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), Reason> {
         let length = packet.len() as u64;
-        let body: Heartbeat = self.open_query(header, packet)?;
+        let body: Heartbeat = self.open_query(header, packet, context)?;
         if self.record.state() == State::Birth {
             return Err(Reason::InvalidStateForReattach);
         }
@@ -96,6 +98,9 @@ impl Session {
                 }
             }
         }
+        if self.wants_rekey(now) {
+            flags |= HeartbeatAck::REKEY_WANTED;
+        }
         let ack = self.heartbeat_ack(header.counter, flags, now);
         let answered = self.reply(arrival, ack, context);
         // Calm may have lasted long enough by now (T07).
@@ -112,7 +117,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), Reason> {
         let length = packet.len() as u64;
-        let body: PathProbe = self.open_query(header, packet)?;
+        let body: PathProbe = self.open_query(header, packet, context)?;
         if self.record.state() == State::Birth {
             return Err(Reason::InvalidStateForReattach);
         }
@@ -150,7 +155,7 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), Reason> {
         let digest = digest(packet);
-        let body: Terminate = self.open_control(header, packet)?;
+        let body: Terminate = self.open_control(header, packet, context)?;
         if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
             return Ok(());
         }
@@ -185,7 +190,7 @@ impl Session {
             gateway_time_ms: self.session_ms(now),
             sent: self.counts.sent,
             received: self.counts.received,
-            highest: self.data_window.highest(),
+            highest: self.ring.highest_received(),
             state: self.record.state() as u8,
             flags,
         };

@@ -47,6 +47,13 @@ pub enum EventKind {
         /// The epoch that held.
         epoch: u64,
     },
+    /// A rekey is complete: the client uses the keys (RK-5).
+    Rekeyed {
+        /// The key epoch now.
+        key_epoch: u32,
+        /// Why (1211 to 1215).
+        trigger: Reason,
+    },
     /// An authenticated request was refused.
     Refused {
         /// What was asked.

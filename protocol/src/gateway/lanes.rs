@@ -7,7 +7,7 @@ use super::shard::Context;
 use crate::ident::{Arrival, Tuple};
 use crate::machine::Input;
 use crate::reason::Reason;
-use crate::wire::{self, Body, ControlPacket, Header};
+use crate::wire::{Body, ControlPacket, Header};
 
 /// What M lane remembers: the last message, from where it came, and its answer (AR-4, RS-6).
 #[derive(Clone, Debug, Default)]
@@ -77,44 +77,47 @@ impl Session {
     }
 
     /// Opens a message under the proof key (C04).
-    pub(super) fn open_proof<B: Body>(&self, header: &Header, packet: &mut [u8]) -> Result<B, Reason> {
-        self.known_epoch(header).map_err(|_| Reason::AuthFail)?;
-        let body = wire::open(&self.keys.proof, header, packet)?;
-        B::parse(body).map_err(|error| error.reason())
-    }
-
-    pub(super) fn open_control<B: Body>(&self, header: &Header, packet: &mut [u8]) -> Result<B, Reason> {
-        self.known_epoch(header)?;
-        let body = wire::open(&self.keys.control_open, header, packet)?;
-        B::parse(body).map_err(|error| error.reason())
-    }
-
-    /// Opens a message of lane Q and takes its counter out of the window.
-    pub(super) fn open_query<B: Body>(&mut self, header: &Header, packet: &mut [u8]) -> Result<B, Reason> {
-        if self.query_window.check(header.counter).is_err() {
-            return Err(Reason::ReplayDetected);
-        }
-        let body = self.open_control(header, packet)?;
-        self.query_window.mark(header.counter);
+    pub(super) fn open_proof<B: Body>(
+        &mut self,
+        header: &Header,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<B, Reason> {
+        let body = self.ring.open_proof(header, packet, context.now)?;
+        self.heard_under(header.key_epoch, context);
         Ok(body)
     }
 
-    fn known_epoch(&self, header: &Header) -> Result<(), Reason> {
-        if header.key_epoch == self.key_epoch as u8 { Ok(()) } else { Err(Reason::KeyEpochUnknown) }
+    pub(super) fn open_control<B: Body>(
+        &mut self,
+        header: &Header,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<B, Reason> {
+        let body = self.ring.open_control(header, packet, context.now)?;
+        self.heard_under(header.key_epoch, context);
+        Ok(body)
+    }
+
+    /// Opens a message of lane Q and takes its counter out of the window.
+    pub(super) fn open_query<B: Body>(
+        &mut self,
+        header: &Header,
+        packet: &mut [u8],
+        context: &mut Context<'_>,
+    ) -> Result<B, Reason> {
+        if self.query_window.check(header.counter).is_err() {
+            return Err(Reason::ReplayDetected);
+        }
+        let body = self.open_control(header, packet, context)?;
+        self.query_window.mark(header.counter);
+        Ok(body)
     }
 
     /// Seals one control message; its counter is never used again, whatever its type (AR-2, INV-36).
     pub(super) fn seal_control<B: Body>(&mut self, body: &B) -> ControlPacket {
         self.control_sent += 1;
-        let header = Header {
-            kind: B::KIND,
-            flags: 0,
-            key_epoch: self.key_epoch as u8,
-            tag: 0,
-            locator: self.locator,
-            counter: self.control_sent,
-        };
-        wire::seal(&self.keys.control_seal, header, body)
+        self.ring.seal_control(self.locator, self.control_sent, body)
     }
 
     /// Answers to where a packet came from; to an unvalidated binding only within its budget (PV-2).

@@ -17,6 +17,7 @@ mod lanes;
 mod places;
 mod pool;
 mod reattach;
+mod rekey;
 mod reset;
 mod session;
 mod shard;

@@ -44,7 +44,7 @@ impl Session {
         let received = packet.len();
         let digest = digest(packet);
         // C04: the proof.
-        let request: ReattachRequest = self.open_proof(header, packet)?;
+        let request: ReattachRequest = self.open_proof(header, packet, context)?;
         // C05: the nonce. From here on it is used up, whatever becomes of the request.
         if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
             return self.answer_again(arrival, context);

@@ -12,20 +12,18 @@ use super::lanes::LastMutation;
 use super::shard::{Context, Inner};
 use super::standby::StandbyTable;
 use super::{Birth, SessionKey};
-use crate::crypto::DefaultAead;
 use crate::health::{PathHealth, Rtt};
 use crate::ident::{Arrival, Locator, PublicKey, Tuple};
-use crate::keys::{EpochKeys, Side};
+use crate::key_ring::KeyRing;
+use crate::keys::Side;
 use crate::limits::Bucket;
 use crate::machine::{Input, Record, State, Transition, TransitionId, due, run};
 use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::replay::ReplayWindow;
 use crate::time::{Span, Time};
-use crate::wire::{self, Header, MessageType};
+use crate::wire::{self, Header};
 
-/// No key seals more packets than that in one direction (KY-6, suite 1).
-const PACKET_LIMIT: u64 = 1 << 60;
 /// Bytes sent to an unvalidated binding per byte received from it (PV-2, INV-33).
 const AMPLIFICATION_FACTOR: u64 = 3;
 /// Shortest inner packet: an IPv4 header.
@@ -66,11 +64,8 @@ pub(super) struct Session {
     pub(super) handshake_hash: [u8; 32],
     pub(super) hello_from: Tuple,
     pub(super) policy: Arc<Policy>,
-    pub(super) keys: EpochKeys<DefaultAead>,
-    pub(super) key_epoch: u32,
+    pub(super) ring: KeyRing,
     born: Time,
-    data_sent: u64,
-    pub(super) data_window: ReplayWindow,
     pub(super) query_window: ReplayWindow,
     pub(super) control_sent: u64,
     pub(super) last: LastMutation,
@@ -101,11 +96,8 @@ impl Session {
             inner_v6: birth.inner_v6,
             handshake_hash: birth.handshake_hash,
             hello_from: birth.arrival.tuple,
-            keys: EpochKeys::derive(&birth.root, 0, &birth.identity, Side::Gateway),
-            key_epoch: 0,
+            ring: KeyRing::new(birth.root, birth.identity, Side::Gateway, policy.security.data_replay_window as usize),
             born: now,
-            data_sent: 0,
-            data_window: ReplayWindow::new(policy.security.data_replay_window as usize),
             query_window: ReplayWindow::new(policy.security.control_replay_window as usize),
             control_sent: 0,
             last: LastMutation::default(),
@@ -136,17 +128,12 @@ impl Session {
     ) -> Result<Inner, Reason> {
         let now = context.now;
         let on_active = self.accept_tuple(header.tag, &arrival.tuple, now)?;
-        if header.key_epoch != self.key_epoch as u8 {
-            return Err(Reason::KeyEpochUnknown);
-        }
-        // Early look, so that a replay flood costs no decryption; the window moves only after the AEAD (AR-3).
-        self.data_window.check(header.counter)?;
         let received_bytes = packet.len() as u64;
-        let inner = wire::open_data(&self.keys.data_open, header, packet)?;
-        self.data_window.mark(header.counter);
+        let inner = self.ring.open_data(header, packet, now)?;
         let inner_len = inner.len();
         let checked = context.pool.check_source(inner, self.inner_v4, self.inner_v6);
         let peer_to_peer = context.pool.is_other_client(inner) && !self.policy.access.client_to_client;
+        self.heard_under(header.key_epoch, context);
         if on_active {
             self.health.heard(now);
             self.counts.received += 1;
@@ -177,19 +164,7 @@ impl Session {
         if !binding.validated {
             self.credit = self.credit.checked_sub(packet.len() as u64).ok_or(Reason::AmplificationLimit)?;
         }
-        if self.data_sent >= PACKET_LIMIT {
-            return Err(Reason::CounterLimitReached);
-        }
-        self.data_sent += 1;
-        let header = Header {
-            kind: MessageType::Data,
-            flags: 0,
-            key_epoch: self.key_epoch as u8,
-            tag: epoch as u8,
-            locator: self.locator,
-            counter: self.data_sent,
-        };
-        wire::seal_data(&self.keys.data_seal, &header, packet);
+        self.ring.seal_data(self.locator, epoch as u8, packet)?;
         self.counts.sent += 1;
         self.sent.packets += 1;
         self.sent.bytes += inner_len as u64;
@@ -208,7 +183,7 @@ impl Session {
 
     /// When [`Session::timeout`] must run next.
     pub(super) fn next_timeout(&self, now: Time) -> Time {
-        let mut next = self.record.next_deadline(&self.policy).min(self.next_hint());
+        let mut next = self.record.next_deadline(&self.policy).min(self.next_hint()).min(self.ring.erase_at());
         if self.record.active().is_some() {
             // The gateway measures no round trip; its only signals are silence and loss (SM-14).
             next = next.min(self.health.next_check(&self.policy, &Rtt::default(), now));
@@ -223,6 +198,7 @@ impl Session {
     /// Runs everything that is due, and starts a recovery where a validated standby waits (T08, T15).
     pub(super) fn review(&mut self, context: &mut Context<'_>) {
         let now = context.now;
+        self.ring.expire(now);
         self.standby.expire(self.policy.transport.candidate_ttl, now);
         let mut inputs: ArrayVec<Input, 16> = due(&self.record, &self.policy, now).into_iter().collect();
         if self.record.active().is_some() {

@@ -161,7 +161,8 @@ impl Shard {
         result
     }
 
-    /// One control message of a session: HEARTBEAT, HELLO_CONFIRM, PATH_PROBE, REATTACH_REQUEST, TERMINATE.
+    /// One control message of a session: HEARTBEAT, HELLO_CONFIRM, PATH_PROBE, REATTACH_REQUEST, REKEY_INIT,
+    /// TERMINATE.
     ///
     /// # Errors
     /// Why it was refused; counted. What is authentic and fresh was answered all the same (RF-2).

@@ -229,6 +229,11 @@ impl Record {
         self.attempts = self.attempts.saturating_add(1);
     }
 
+    /// Since when the present keys are confirmed: T01, or the last rekey (KY-7).
+    pub const fn keys_confirmed(&self) -> Time {
+        self.keys_confirmed
+    }
+
     /// A rekey was completed: the age of keys counts from now (KY-7).
     pub fn mark_rekeyed(&mut self, now: Time) {
         self.keys_confirmed = now;

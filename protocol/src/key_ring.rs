@@ -1,0 +1,229 @@
+//! The keys of a session over its rekeys (RK-3): the set in use, and beside it, for a short while, the next one (at the
+//! gateway, until the client uses it) or the previous one (until what was sent under it has come or is lost).
+
+use crate::crypto::{DefaultAead, SharedSecret};
+use crate::ident::{Locator, SessionIdentity};
+use crate::keys::{EpochKeys, Root, Side};
+use crate::reason::Reason;
+use crate::replay::ReplayWindow;
+use crate::time::{Span, Time};
+use crate::wire::{self, Body, ControlPacket, Header, MessageType, RekeyAck, RekeyInit};
+
+/// No key seals more packets than that in one direction (KY-6, suite 1).
+const PACKET_LIMIT: u64 = 1 << 60;
+
+/// A rekey that is complete: the peer has shown that it has the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rekeyed {
+    pub(crate) key_epoch: u32,
+    pub(crate) trigger: Reason,
+}
+
+/// The keys of one key epoch, with what belongs to them alone: DATA counter and window (AR-1, AR-3).
+struct KeySet {
+    epoch: u32,
+    keys: EpochKeys<DefaultAead>,
+    data_sent: u64,
+    window: ReplayWindow,
+}
+
+/// Agreed on, not yet used.
+struct Next {
+    set: KeySet,
+    root: Root,
+    trigger: Reason,
+}
+
+/// Receives only.
+struct Previous {
+    set: KeySet,
+    /// [`Time::NEVER`] as long as the peer may still send with it.
+    until: Time,
+}
+
+/// All keys of a session at one end. A key epoch is named by its low 8 bits; never more than three in a row are held.
+pub(crate) struct KeyRing {
+    current: KeySet,
+    next: Option<Box<Next>>,
+    previous: Option<Box<Previous>>,
+    /// Our side uses the current set, and the peer has not been heard under it yet: the trigger of that rekey.
+    unconfirmed: Option<Reason>,
+    root: Root,
+    identity: SessionIdentity,
+    side: Side,
+    window_bits: usize,
+}
+
+impl KeyRing {
+    /// The keys of key epoch 0.
+    pub(crate) fn new(root: Root, identity: SessionIdentity, side: Side, window_bits: usize) -> Self {
+        let current = KeySet::derive(&root, 0, &identity, side, window_bits);
+        Self { current, next: None, previous: None, unconfirmed: None, root, identity, side, window_bits }
+    }
+
+    /// The key epoch that is sent with.
+    pub(crate) const fn epoch(&self) -> u32 {
+        self.current.epoch
+    }
+
+    /// The highest DATA counter received in the present key epoch.
+    pub(crate) const fn highest_received(&self) -> u64 {
+        self.current.window.highest()
+    }
+
+    /// DATA packets under the present keys, in the direction that has more of them (RK-1, KY-6).
+    pub(crate) fn volume(&self) -> u64 {
+        self.current.data_sent.max(self.current.window.highest())
+    }
+
+    /// Whether next keys wait for their first packet.
+    pub(crate) const fn is_pending(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether there is but one set of keys.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.next.is_none() && self.previous.is_none()
+    }
+
+    /// When the previous keys are to be erased.
+    pub(crate) fn erase_at(&self) -> Time {
+        self.previous.as_ref().map_or(Time::NEVER, |previous| previous.until)
+    }
+
+    /// Erases the previous keys, if their time is over (RK-3).
+    pub(crate) fn expire(&mut self, now: Time) {
+        self.previous.take_if(|previous| now >= previous.until);
+    }
+
+    /// Derives the keys of the next epoch (KY-3) and holds them as pending; they replace others that wait (RK-4).
+    pub(crate) fn prepare(&mut self, shared: &SharedSecret, init: &RekeyInit, ack: &RekeyAck) {
+        let root = self.root.next(shared, init, ack);
+        let set = KeySet::derive(&root, init.next_epoch, &self.identity, self.side, self.window_bits);
+        self.next = Some(Box::new(Next { set, root, trigger: init.trigger }));
+    }
+
+    /// Sends with the pending keys from now on, before the peer did (RK-3: the client, from REKEY_ACK on).
+    pub(crate) fn adopt(&mut self) {
+        if let Some(trigger) = self.promote(Time::NEVER) {
+            self.unconfirmed = Some(trigger);
+        }
+    }
+
+    /// An authentic packet came with that byte. Gives the rekey that it completes, if it does: from now on the previous
+    /// keys live for `overlap`.
+    #[inline]
+    pub(crate) fn heard(&mut self, byte: u8, overlap: Span, now: Time) -> Option<Rekeyed> {
+        if self.next.is_none() && self.unconfirmed.is_none() {
+            return None;
+        }
+        self.settle(byte, now + overlap)
+    }
+
+    #[cold]
+    fn settle(&mut self, byte: u8, until: Time) -> Option<Rekeyed> {
+        let trigger = if byte == self.current.byte() {
+            let trigger = self.unconfirmed.take()?;
+            if let Some(previous) = &mut self.previous {
+                previous.until = until;
+            }
+            trigger
+        } else {
+            self.next.as_ref().filter(|next| next.set.byte() == byte)?;
+            self.promote(until)?
+        };
+        Some(Rekeyed { key_epoch: self.current.epoch, trigger })
+    }
+
+    /// The pending keys become the present ones, the present ones the previous. The old root is erased (KY-3).
+    fn promote(&mut self, until: Time) -> Option<Reason> {
+        let Next { set, root, trigger } = *self.next.take()?;
+        let old = std::mem::replace(&mut self.current, set);
+        self.previous = Some(Box::new(Previous { set: old, until }));
+        self.root = root;
+        Some(trigger)
+    }
+
+    /// Seals a DATA packet in place under the next counter of the present key epoch.
+    #[inline]
+    pub(crate) fn seal_data(&mut self, locator: Locator, tag: u8, packet: &mut [u8]) -> Result<(), Reason> {
+        let set = &mut self.current;
+        if set.data_sent >= PACKET_LIMIT {
+            return Err(Reason::CounterLimitReached);
+        }
+        set.data_sent += 1;
+        let kind = MessageType::Data;
+        let header = Header { kind, flags: 0, key_epoch: set.byte(), tag, locator, counter: set.data_sent };
+        wire::seal_data(&set.keys.data_seal, &header, packet);
+        Ok(())
+    }
+
+    /// Opens a DATA packet in place: key epoch, early look at the window, AEAD, mark (BD-1, AR-3). The early look makes a
+    /// flood of replays cost no decryption; the window moves only after the AEAD.
+    #[inline]
+    pub(crate) fn open_data<'a>(
+        &mut self,
+        header: &Header,
+        packet: &'a mut [u8],
+        now: Time,
+    ) -> Result<&'a mut [u8], Reason> {
+        let set = if header.key_epoch == self.current.byte() {
+            &mut self.current
+        } else {
+            self.other(header.key_epoch, now).ok_or(Reason::KeyEpochUnknown)?
+        };
+        set.window.check(header.counter)?;
+        let inner = wire::open_data(&set.keys.data_open, header, packet)?;
+        set.window.mark(header.counter);
+        Ok(inner)
+    }
+
+    /// Opens a control message, but REATTACH_REQUEST.
+    pub(crate) fn open_control<B: Body>(&mut self, header: &Header, packet: &mut [u8], now: Time) -> Result<B, Reason> {
+        let keys = self.receiving(header.key_epoch, now)?;
+        B::parse(wire::open(&keys.control_open, header, packet)?).map_err(|error| error.reason())
+    }
+
+    /// Opens a REATTACH_REQUEST.
+    pub(crate) fn open_proof<B: Body>(&mut self, header: &Header, packet: &mut [u8], now: Time) -> Result<B, Reason> {
+        let keys = self.receiving(header.key_epoch, now).map_err(|_| Reason::AuthFail)?;
+        B::parse(wire::open(&keys.proof, header, packet)?).map_err(|error| error.reason())
+    }
+
+    /// Seals a control message under that counter; REATTACH_REQUEST under the proof key (KY-2).
+    pub(crate) fn seal_control<B: Body>(&self, locator: Locator, counter: u64, body: &B) -> ControlPacket {
+        let key = match B::KIND {
+            MessageType::ReattachRequest => &self.current.keys.proof,
+            _ => &self.current.keys.control_seal,
+        };
+        let header = Header { kind: B::KIND, flags: 0, key_epoch: self.current.byte(), tag: 0, locator, counter };
+        wire::seal(key, header, body)
+    }
+
+    fn receiving(&mut self, byte: u8, now: Time) -> Result<&EpochKeys<DefaultAead>, Reason> {
+        if byte == self.current.byte() {
+            return Ok(&self.current.keys);
+        }
+        self.other(byte, now).map(|set| &set.keys).ok_or(Reason::KeyEpochUnknown)
+    }
+
+    /// The set of that byte besides the present one; the previous one only within its overlap.
+    #[cold]
+    fn other(&mut self, byte: u8, now: Time) -> Option<&mut KeySet> {
+        let next = self.next.as_mut().map(|next| &mut next.set);
+        let previous = self.previous.as_mut().filter(|previous| now < previous.until).map(|previous| &mut previous.set);
+        next.into_iter().chain(previous).find(|set| set.byte() == byte)
+    }
+}
+
+impl KeySet {
+    fn derive(root: &Root, epoch: u32, identity: &SessionIdentity, side: Side, window_bits: usize) -> Self {
+        let keys = EpochKeys::derive(root, epoch, identity, side);
+        Self { epoch, keys, data_sent: 0, window: ReplayWindow::new(window_bits) }
+    }
+
+    #[inline]
+    const fn byte(&self) -> u8 {
+        self.epoch as u8
+    }
+}
