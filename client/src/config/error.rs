@@ -29,9 +29,10 @@ pub enum ConfigError {
 impl ConfigError {
     /// A complaint of the TOML parser or of one of our value types.
     pub(super) fn from_toml(path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let message = with_cure(error.message());
         match error.span() {
-            Some(span) => Self::at(path, text, span.start, error.message().to_owned()),
-            None => Self::in_file(path, error.message()),
+            Some(span) => Self::at(path, text, span.start, message),
+            None => Self::in_file(path, &message),
         }
     }
 
@@ -44,6 +45,21 @@ impl ConfigError {
     pub(super) fn in_file(path: &Path, message: &str) -> Self {
         Self::Invalid { path: path.to_owned(), place: " ".to_owned(), message: message.to_owned() }
     }
+}
+
+/// Our own value types say what to do; the parser's complaints about kinds of values and keys do not.
+fn with_cure(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    let cure = if first.starts_with("invalid type") {
+        "write a value of the expected kind"
+    } else if first.starts_with("missing field") {
+        "add the key"
+    } else if first.starts_with("unknown field") {
+        "correct the key or take it out"
+    } else {
+        return message.to_owned();
+    };
+    format!("{message}; {cure}: jump.toml among the examples shows every key")
 }
 
 /// Where in the file something stands, as people count.
@@ -103,6 +119,19 @@ mod tests {
         assert_eq!(show("9"), "2:7: client.mtu: ");
         assert_eq!(show("\"b\""), "6:8: gateway.endpoints: ");
         assert_eq!(show("[[uplink"), "8:1: uplink: ");
+    }
+
+    #[test]
+    fn a_complaint_of_the_parser_comes_with_its_cure() {
+        for (complaint, cure) in [
+            ("invalid type: map, expected path string", "write a value of the expected kind"),
+            ("missing field `public_key`", "add the key"),
+            ("unknown field `mtuu`, expected `mtu`", "correct the key"),
+        ] {
+            let message = with_cure(complaint);
+            assert!(message.starts_with(complaint) && message.contains(cure), "{message}");
+        }
+        assert_eq!(with_cure("the key is no base64; use jump genkey"), "the key is no base64; use jump genkey");
     }
 
     #[test]
