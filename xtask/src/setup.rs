@@ -58,7 +58,7 @@ fn compiler() -> Result<()> {
     match ebpf::compiler() {
         Some(ebpf::Compiler::Debian) => step("Rust compiler for BPF: Debian's rustc-web"),
         Some(ebpf::Compiler::Nightly) => step("Rust compiler for BPF: rustup's nightly with rust-src"),
-        None if find("apt-get").is_some() && is_available(BPF_PACKAGES[0]) => install(&BPF_PACKAGES)?,
+        None if find("apt-get").is_some() && are_available(&BPF_PACKAGES) => install(&BPF_PACKAGES)?,
         None if find("rustup").is_some() => {
             step("installing rustup's nightly with rust-src");
             let arguments = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
@@ -77,7 +77,7 @@ fn linker() -> Result<()> {
         step(&format!("bpf-linker: {}", path.display()));
         return Ok(());
     }
-    step("installing bpf-linker (about a minute)");
+    step("building bpf-linker (a minute or two)");
     let mut command = shell::cargo();
     command.args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION]);
     if ebpf::compiler() == Some(ebpf::Compiler::Debian) {
@@ -109,13 +109,15 @@ fn install(packages: &[&str]) -> Result<()> {
     shell::run(&mut install()?)
 }
 
-/// Whether apt knows a version of that package to install.
-fn is_available(package: &str) -> bool {
-    let known = || output(Command::new("apt-cache").args(["show", "--no-all-versions", package])).is_some();
-    if known() {
+/// Whether apt knows a version of each of these packages to install.
+fn are_available(packages: &[&str]) -> bool {
+    let is_known =
+        |package: &&str| output(Command::new("apt-cache").args(["show", "--no-all-versions", *package])).is_some();
+    let all_known = || packages.iter().all(is_known);
+    if all_known() {
         return true;
     }
-    // A fresh machine may have no package lists at all.
+    // A fresh machine may have no package lists at all, or only those of its installation.
     let updated = shell::as_root("apt-get").and_then(|mut apt| shell::run(apt.arg("update")));
-    updated.is_ok() && known()
+    updated.is_ok() && all_known()
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -284,8 +285,10 @@ fn remove_namespaces(tag: &str) -> Vec<String> {
         for pid in processes_in(&name) {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        let deleted = Command::new("ip").args(["netns", "delete", &name]).stderr(Stdio::null()).status();
-        if deleted.is_ok_and(|status| status.success()) {
+        // As `ip netns delete` does it, but a second Ctrl-C cannot stop it.
+        let path = Path::new(NAMESPACE_DIR).join(&name);
+        let _ = umount2(&path, MntFlags::MNT_DETACH);
+        if fs::remove_file(&path).is_ok() {
             removed.push(format!("namespace {name}"));
         }
     }
@@ -294,7 +297,7 @@ fn remove_namespaces(tag: &str) -> Vec<String> {
 
 fn processes_in(namespace: &str) -> Vec<Pid> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let output = Command::new("ip").args(["netns", "pids", namespace]).stderr(Stdio::null()).output();
+    let output = Command::new("ip").args(["netns", "pids", namespace]).stderr(Stdio::null()).process_group(0).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().filter_map(|line| line.trim().parse().ok()).filter(|pid| *pid != own).map(Pid::from_raw).collect()
 }
