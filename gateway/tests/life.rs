@@ -235,7 +235,8 @@ fn a_signal_at_any_moment_of_the_start_leaves_nothing_behind() {
         for millis in [1, 3, 10, 20, 40, 70, 100, 150, 250] {
             let gateway = host.spawn(&host.config());
             thread::sleep(Duration::from_millis(millis));
-            gateway.signal(Signal::SIGINT);
+            // Not SIGINT: where the tests run in the background it is ignored until the gateway listens to it.
+            gateway.signal(Signal::SIGTERM);
             gateway.end();
             host.assert_untouched();
         }
