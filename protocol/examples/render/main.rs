@@ -2,8 +2,8 @@
 //!
 //! What a document shows between `<!-- generated: NAME -->` and `<!-- end generated -->` is made here from the tables
 //! that the programs themselves use, or from the names of the tests. The transition table of the specification is written
-//! by hand, because it says more than the code's; it is compared with the code's instead. Scenarios that are described
-//! and not tested, or tested and not described, are errors, and so are links to files that do not exist.
+//! by hand, because it says more than the code's; it is compared with the code's instead. A transition, an invariant, a
+//! reason code or a scenario without a test is an error (see `coverage`), and so is a link to a file that does not exist.
 //!
 //! ```text
 //! cargo run -p jumpgate-protocol --example render              rewrite the generated parts
@@ -12,7 +12,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod coverage;
+mod tests;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,12 +31,15 @@ struct Part {
 }
 
 /// All parts. Each stands in at least one document.
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 8] = [
     Part { name: "wire-layout", render: wire::layout::render_markdown },
     Part { name: "transitions", render: machine::render_markdown },
     Part { name: "reason-codes", render: reason_codes },
     Part { name: "policy-parameters", render: policy::render_markdown },
-    Part { name: "scenario-tests", render: scenario_tests },
+    Part { name: "coverage-transitions", render: coverage::transitions },
+    Part { name: "coverage-invariants", render: coverage::invariants },
+    Part { name: "coverage-reasons", render: coverage::reasons },
+    Part { name: "coverage-scenarios", render: coverage::scenarios },
 ];
 /// What a marker begins with; its name and [`MARKER_END`] follow.
 const MARKER: &str = "<!-- generated: ";
@@ -43,13 +48,6 @@ const MARKER_END: &str = " -->";
 const END: &str = "<!-- end generated -->";
 /// Where the hand-written transition table is.
 const SPECIFICATION: &str = "docs/specification.md";
-/// Where the scenarios are described, one a line: `- TC01 (...) ...`.
-const SCENARIOS: &str = "docs/scenarios.md";
-/// What the id of a scenario begins with; its number follows.
-const SCENARIO_FAMILIES: [&str; 7] = ["TC", "I", "A", "P", "K", "O", "S"];
-/// Directories whose sources hold tests.
-const TESTED: [&str; 7] = ["protocol", "sim", "ebpf/common", "gateway", "client", "scripts/lab", "bench"];
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let check = match arguments.as_slice() {
@@ -93,12 +91,10 @@ fn run(check: bool) -> Result<Vec<String>, String> {
         if name == SPECIFICATION {
             problems.extend(differences_of_transitions(&new).into_iter().map(|what| format!("{name}: {what}")));
         }
-        if name == SCENARIOS {
-            problems.extend(differences_of_scenarios(&new).into_iter().map(|what| format!("{name}: {what}")));
-        }
     }
     let unused = PARTS.iter().filter(|part| !used.contains(&part.name));
     problems.extend(unused.map(|part| format!("no document shows the generated part {}", part.name)));
+    problems.extend(coverage::gaps());
     Ok(problems)
 }
 
@@ -196,76 +192,4 @@ fn differences_of_transitions(specification: &str) -> Vec<String> {
             .map(|cells| format!("the code has no {}", cells[0])),
     );
     differences
-}
-
-/// The tests that name a scenario, as a table.
-fn scenario_tests() -> String {
-    let mut out = String::from("| Id | Test | In |\n|---|---|---|\n");
-    for (id, tests) in tests_by_scenario() {
-        for (test, file) in tests {
-            let _ = writeln!(out, "| {id} | {test} | `{file}` |");
-        }
-    }
-    out
-}
-
-/// The sentence that a test's name is, and the file that it is in.
-type Test = (String, String);
-
-/// The tests that name a scenario, by its id.
-fn tests_by_scenario() -> BTreeMap<String, BTreeSet<Test>> {
-    let mut found: BTreeMap<String, BTreeSet<Test>> = BTreeMap::new();
-    let mut directories: Vec<PathBuf> = TESTED.iter().map(PathBuf::from).collect();
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(root().join(&directory)).into_iter().flatten().flatten() {
-            let path = directory.join(entry.file_name());
-            if entry.path().is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let source = fs::read_to_string(entry.path()).unwrap_or_default();
-                for (id, test) in source.lines().flat_map(scenarios_of_line) {
-                    found.entry(id).or_default().insert((test, path.display().to_string()));
-                }
-            }
-        }
-    }
-    found
-}
-
-/// Ids and sentence of the test that a line begins: `fn tc01_a_sentence(`, or `name: "a sentence (TC01, A02)"` in the
-/// laboratory.
-fn scenarios_of_line(line: &str) -> Vec<(String, String)> {
-    let line = line.trim_start();
-    if line.starts_with("//") {
-        return Vec::new();
-    }
-    if let Some(function) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) {
-        let name = function.split('(').next().unwrap_or_default();
-        let (id, sentence) = name.split_once('_').unwrap_or_default();
-        let id = id.to_ascii_uppercase();
-        return if is_scenario(&id) { vec![(id, sentence.replace('_', " "))] } else { Vec::new() };
-    }
-    let quoted = line.split_once("name: \"").and_then(|(_, behind)| behind.split('"').next());
-    let Some((sentence, ids)) = quoted.and_then(|name| name.split_once(" (")) else {
-        return Vec::new();
-    };
-    let ids = ids.split(')').next().unwrap_or_default().split(", ");
-    ids.filter(|id| is_scenario(id)).map(|id| (id.to_owned(), sentence.to_owned())).collect()
-}
-
-/// Whether it is the id of a scenario, and not of a rule.
-fn is_scenario(id: &str) -> bool {
-    let number = id.trim_start_matches(|letter: char| letter.is_ascii_uppercase());
-    let family = &id[..id.len() - number.len()];
-    SCENARIO_FAMILIES.contains(&family) && number.len() >= 2 && number.bytes().all(|digit| digit.is_ascii_digit())
-}
-
-/// Scenarios that are described without a test, or tested without a description.
-fn differences_of_scenarios(document: &str) -> Vec<String> {
-    let described: BTreeSet<&str> =
-        document.lines().filter_map(|line| line.strip_prefix("- ")?.split(' ').next()).collect();
-    let tests = tests_by_scenario();
-    let missing = tests.keys().filter(|id| !described.contains(id.as_str())).map(|id| format!("{id} is not described"));
-    let untested = described.iter().filter(|id| !tests.contains_key(**id)).map(|id| format!("{id} has no test"));
-    missing.chain(untested).collect()
 }
