@@ -181,7 +181,7 @@ impl Live {
     /// An authentic packet came with that key epoch: the first one under the next keys completes the rekey (RK-5).
     pub(super) fn heard_under(&mut self, shared: &mut Shared, key_epoch: u8, now: Time) {
         if let Some(rekeyed) = self.ring.heard(key_epoch, self.policy.security.rekey_overlap, now) {
-            self.record.mark_rekeyed(now);
+            self.record.mark_rekeyed(&self.policy, now);
             let (key_epoch, trigger) = (rekeyed.key_epoch, rekeyed.trigger);
             shared.events.push_back(ClientEvent::Rekeyed { key_epoch, trigger });
         }

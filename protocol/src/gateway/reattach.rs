@@ -118,7 +118,7 @@ impl Session {
             .map_err(|retry_after| Denied { reason: Reason::RateLimited, retry_after })?;
         // SM-16: what may move inside the cooldown.
         let exempt = active.is_none_or(|binding| !binding.validated) || request.cause == Cause::HardDead || same_tuple;
-        let cooldown = self.record.cooldown_left(&self.policy, now);
+        let cooldown = self.record.cooldown_left(now);
         if !exempt && cooldown > Span::ZERO {
             return Err(Denied { reason: Reason::CooldownActive, retry_after: cooldown });
         }

@@ -80,7 +80,7 @@ impl Session {
     #[inline]
     pub(super) fn heard_under(&mut self, key_epoch: u8, context: &mut Context<'_>) {
         if let Some(rekeyed) = self.ring.heard(key_epoch, self.policy.security.rekey_overlap, context.now) {
-            self.record.mark_rekeyed(context.now);
+            self.record.mark_rekeyed(&self.policy, context.now);
             self.emit(EventKind::Rekeyed { key_epoch: rekeyed.key_epoch, trigger: rekeyed.trigger }, context);
         }
     }

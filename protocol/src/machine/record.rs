@@ -37,6 +37,26 @@ pub struct Retiring {
     pub until: Time,
 }
 
+/// The bounds of the timers that run, each as the policy had it when its timer began. A policy that changes later neither
+/// stretches nor cuts what runs (RL-4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Of the session's life, from T01 (T17).
+    pub(super) lifetime: Span,
+    /// Of the age of keys, from T01 or the last rekey (T25).
+    pub(super) keys: Span,
+    /// Of the time without a binding, from its loss (T18).
+    pub(super) transportless: Span,
+    /// Of the stay in VOLATILE (T09) or DEGRADED (T22), from its begin; zero: none.
+    pub(super) stay: Span,
+    /// Of the brake in DEGRADED, from its begin (SM-15).
+    pub(super) brake: Span,
+    /// Of the cooldown, from the last commit (SM-16).
+    pub(super) cooldown: Span,
+    /// Of the validation of the active binding, from its commit (PV-4).
+    pub(super) validation: Span,
+}
+
 /// State, version, epoch, binding and timers of one session. Fields are private to the machine (INV-07).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -58,6 +78,7 @@ pub struct Record {
     pub(super) commits: ArrayVec<Time, MAX_SWITCHES_IN_WINDOW>,
     pub(super) total_switches: u64,
     pub(super) probation_until: Option<Time>,
+    pub(super) bounds: Bounds,
 }
 
 impl Record {
@@ -82,6 +103,7 @@ impl Record {
             commits: ArrayVec::new(),
             total_switches: 0,
             probation_until: None,
+            bounds: Bounds::default(),
         }
     }
 
@@ -177,8 +199,8 @@ impl Record {
     }
 
     /// What is left of the cooldown (SM-16); zero when it is over.
-    pub fn cooldown_left(&self, policy: &Policy, now: Time) -> Span {
-        self.last_commit.map_or(Span::ZERO, |at| (at + policy.switching.switch_cooldown).since(now))
+    pub fn cooldown_left(&self, now: Time) -> Span {
+        self.last_commit.map_or(Span::ZERO, |at| (at + self.bounds.cooldown).since(now))
     }
 
     /// When a recovery may start at the earliest (T08, T15): switch rate, cooldown while a binding is there (SM-16), and
@@ -189,10 +211,10 @@ impl Record {
             at += self.switch_rate_wait(now);
         }
         if self.active.is_some() {
-            at = at.max(now + self.cooldown_left(policy, now));
+            at = at.max(now + self.cooldown_left(now));
         }
         if self.state == State::Degraded {
-            at = at.max(self.entered + policy.switching.switch_cooldown);
+            at = at.max(self.entered + self.bounds.brake);
         }
         at
     }
@@ -200,16 +222,46 @@ impl Record {
     /// Whether the session may live on at `now` as far as its own limits go; the first limit that does not hold
     /// is returned (C06).
     pub fn expired(&self, policy: &Policy, now: Time) -> Option<Reason> {
-        if self.age(now) >= policy.session.max_lifetime {
+        if self.is_over_age(policy, now) {
             return Some(Reason::TtlSessionExpired);
         }
-        if self.transportless_since.is_some_and(|since| now.since(since) >= policy.session.transport_lost_ttl) {
+        if self.is_transportless_too_long(now) {
             return Some(Reason::TtlTransportLossExpired);
         }
-        if now.since(self.keys_confirmed) >= policy.security.key_max_age {
-            return Some(Reason::KeyExpired);
-        }
-        None
+        self.has_expired_keys(now).then_some(Reason::KeyExpired)
+    }
+
+    /// T17. The life begins with T01; a record in BIRTH, which ends by its handshake long before, has no bound of its own.
+    pub(super) fn is_over_age(&self, policy: &Policy, now: Time) -> bool {
+        let birth = self.state == State::Birth;
+        self.age(now) >= if birth { policy.session.max_lifetime } else { self.bounds.lifetime }
+    }
+
+    /// T18.
+    pub(super) fn is_transportless_too_long(&self, now: Time) -> bool {
+        self.transportless_since.is_some_and(|since| now.since(since) >= self.bounds.transportless)
+    }
+
+    /// T25, by age (KY-7).
+    pub(super) fn has_expired_keys(&self, now: Time) -> bool {
+        self.state != State::Birth && now.since(self.keys_confirmed) >= self.bounds.keys
+    }
+
+    /// T22, by time.
+    pub(super) fn is_degraded_too_long(&self, now: Time) -> bool {
+        let limit = self.bounds.stay;
+        self.state == State::Degraded && limit > Span::ZERO && now.since(self.entered) >= limit
+    }
+
+    /// T09.
+    pub(super) fn is_volatile_too_long(&self, now: Time) -> bool {
+        self.state == State::Volatile && now.since(self.entered) >= self.bounds.stay
+    }
+
+    /// PV-4: the active binding that was not validated in time.
+    pub(super) fn unvalidated_too_long(&self, now: Time) -> Option<&Binding> {
+        let late = |binding: &&Binding| now.since(binding.committed_at) >= self.bounds.validation;
+        self.active.as_ref().filter(|binding| !binding.validated).filter(late)
     }
 
     /// The peer has shown that it receives at the binding of that generation (PV-3). An older generation, or one
@@ -234,9 +286,10 @@ impl Record {
         self.keys_confirmed
     }
 
-    /// A rekey was completed: the age of keys counts from now (KY-7).
-    pub fn mark_rekeyed(&mut self, now: Time) {
+    /// A rekey was completed: the age of keys counts from now, within the bound of the policy of now (KY-7).
+    pub fn mark_rekeyed(&mut self, policy: &Policy, now: Time) {
         self.keys_confirmed = now;
+        self.bounds.keys = policy.security.key_max_age;
     }
 
     /// Takes the end of probation if it was reached in ATTACHED (SM-12).
@@ -258,26 +311,23 @@ impl Record {
             State::Terminated => return Time::NEVER,
             State::Birth => take(self.created + policy.session.handshake_timeout),
             State::Attached => {}
-            State::Volatile => take(self.entered + policy.volatility.volatile_to_degraded),
-            State::Degraded => {
-                if policy.session.max_degraded > Span::ZERO {
-                    take(self.entered + policy.session.max_degraded);
-                }
-            }
+            State::Volatile => take(self.entered + self.bounds.stay),
+            State::Degraded if self.bounds.stay > Span::ZERO => take(self.entered + self.bounds.stay),
+            State::Degraded => {}
             State::Recovering => take(self.deadline),
         }
         if self.state != State::Birth {
-            take(self.attached + policy.session.max_lifetime);
-            take(self.keys_confirmed + policy.security.key_max_age);
+            take(self.attached + self.bounds.lifetime);
+            take(self.keys_confirmed + self.bounds.keys);
         }
         if let Some(since) = self.transportless_since {
-            take(since + policy.session.transport_lost_ttl);
+            take(since + self.bounds.transportless);
         }
         if let Some(until) = self.probation_until {
             take(until);
         }
         if let Some(binding) = self.active.filter(|binding| !binding.validated) {
-            take(binding.committed_at + policy.switching.path_validation);
+            take(binding.committed_at + self.bounds.validation);
         }
         next
     }

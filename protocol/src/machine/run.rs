@@ -6,7 +6,7 @@ use super::record::{Binding, Record};
 use super::{Evidence, Input, NewBinding, State, TransitionId, step};
 use crate::policy::Policy;
 use crate::reason::Reason;
-use crate::time::{Span, Time};
+use crate::time::Time;
 
 /// More transitions than that in one step are a defect of ours (SM-04).
 pub const MAX_TRANSITIONS_PER_STEP: usize = 4;
@@ -58,7 +58,7 @@ pub fn due(record: &Record, policy: &Policy, now: Time) -> ArrayVec<Input, 8> {
     if !record.state.is_live() {
         return inputs;
     }
-    if record.age(now) >= policy.session.max_lifetime {
+    if record.is_over_age(policy, now) {
         inputs.push(Input::SessionTtl);
     }
     if record.state == State::Birth {
@@ -67,25 +67,22 @@ pub fn due(record: &Record, policy: &Policy, now: Time) -> ArrayVec<Input, 8> {
         }
         return inputs;
     }
-    if now.since(record.keys_confirmed) >= policy.security.key_max_age {
+    if record.has_expired_keys(now) {
         inputs.push(Input::KeyExpired);
     }
-    let degraded_limit = policy.session.max_degraded;
-    if record.state == State::Degraded && degraded_limit > Span::ZERO && now.since(record.entered) >= degraded_limit {
+    if record.is_degraded_too_long(now) {
         inputs.push(Input::PolicyHardLimit { admitted: true });
     }
-    if record.transportless_since.is_some_and(|since| now.since(since) >= policy.session.transport_lost_ttl) {
+    if record.is_transportless_too_long(now) {
         inputs.push(Input::TransportTtl);
     }
     if record.state == State::Recovering && now >= record.deadline {
         inputs.push(Input::RecoveryTimeout);
     }
-    if let Some(binding) = record.active.filter(|binding| !binding.validated)
-        && now.since(binding.committed_at) >= policy.switching.path_validation
-    {
+    if let Some(binding) = record.unvalidated_too_long(now) {
         inputs.push(Input::TransportDead { generation: binding.epoch, evidence: Evidence::PathUnvalidated });
     }
-    if record.state == State::Volatile && now.since(record.entered) >= policy.volatility.volatile_to_degraded {
+    if record.is_volatile_too_long(now) {
         inputs.push(Input::VolatileTimeout);
     }
     inputs

@@ -25,10 +25,10 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
         return step(record, &Input::InvariantViolation { reason: Reason::InvariantViolation }, policy, now);
     }
     let gateway = record.side == Side::Gateway;
-    let mut next = Draft::new(record, now);
+    let mut next = Draft::new(record, policy, now);
     match (record.state, *input) {
         (_, Input::SessionTtl) => {
-            guard(record.age(now) >= policy.session.max_lifetime)?;
+            guard(record.is_over_age(policy, now))?;
             next.end(TransitionId::T17, Reason::TtlSessionExpired)
         }
         (_, Input::OwnershipConflict) if gateway => next.end(TransitionId::T21, Reason::OwnershipConflict),
@@ -44,14 +44,11 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
         }
         (_, Input::KeyExpired) => next.end(TransitionId::T25, Reason::KeyExpired),
         (_, Input::PolicyHardLimit { admitted }) if gateway => {
-            let limit = policy.session.max_degraded;
-            let too_long = record.state == State::Degraded && limit > Span::ZERO && now.since(record.entered) >= limit;
-            guard(!admitted || too_long)?;
+            guard(!admitted || record.is_degraded_too_long(now))?;
             next.end(TransitionId::T22, Reason::PolicyTermination)
         }
         (State::Volatile | State::Degraded | State::Recovering, Input::TransportTtl) => {
-            let since = record.transportless_since.ok_or(Refusal::GUARD)?;
-            guard(now.since(since) >= policy.session.transport_lost_ttl)?;
+            guard(record.is_transportless_too_long(now))?;
             next.end(TransitionId::T18, Reason::TtlTransportLossExpired)
         }
         (State::Birth, Input::HandshakeFailed { detail }) => {
@@ -61,7 +58,8 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
         }
         (State::Birth, Input::HandshakeComplete { binding }) => {
             next.record.attached = now;
-            next.record.keys_confirmed = now;
+            next.record.bounds.lifetime = policy.session.max_lifetime;
+            next.record.mark_rekeyed(policy, now);
             next.bind(binding, 1);
             next.to(TransitionId::T01, State::Attached, Reason::HandshakeOk)
         }
@@ -90,15 +88,15 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
         }
         (State::Volatile, Input::RecoveryStart { exempt }) => {
             may_switch(record, exempt, policy, now)?;
-            next.start(policy);
+            next.start();
             next.to(TransitionId::T08, State::Recovering, start_reason(record))
         }
         (State::Volatile, Input::PeerReattach) if gateway => {
-            next.start(policy);
+            next.start();
             next.to(TransitionId::T08b, State::Recovering, Reason::PeerReattach)
         }
         (State::Volatile, Input::VolatileTimeout) => {
-            guard(now.since(record.entered) >= policy.volatility.volatile_to_degraded)?;
+            guard(record.is_volatile_too_long(now))?;
             next.to(TransitionId::T09, State::Degraded, Reason::VolatilePersisted)
         }
         (State::Volatile, Input::SwitchDeniedRate) => {
@@ -117,7 +115,7 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
                     record.epoch + 1
                 }
             };
-            next.commit(binding, epoch, policy);
+            next.commit(binding, epoch);
             next.to(TransitionId::T11, State::Attached, Reason::ReattachSuccess)
         }
         (State::Recovering, Input::RecoveryTimeout) => {
@@ -140,13 +138,13 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
         }
         (State::Degraded, Input::RecoveryStart { exempt }) => {
             // SM-15: the brake holds also if the path is dead.
-            guard(now.since(record.entered) >= policy.switching.switch_cooldown)?;
+            guard(now.since(record.entered) >= record.bounds.brake)?;
             may_switch(record, exempt, policy, now)?;
-            next.start(policy);
+            next.start();
             next.to(TransitionId::T15, State::Recovering, Reason::RecoveryRetry)
         }
         (State::Degraded, Input::PeerReattach) if gateway => {
-            next.start(policy);
+            next.start();
             next.to(TransitionId::T15b, State::Recovering, Reason::PeerReattach)
         }
         (State::Volatile | State::Degraded | State::Recovering, Input::TransportDead { generation, evidence }) => {
@@ -159,8 +157,9 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
 }
 
 /// The record after the transition, while it is being put together.
-struct Draft {
+struct Draft<'a> {
     record: Record,
+    policy: &'a Policy,
     from: State,
     now: Time,
     retired: Option<Binding>,
@@ -168,15 +167,21 @@ struct Draft {
     detail: Option<Reason>,
 }
 
-impl Draft {
-    fn new(record: &Record, now: Time) -> Self {
-        Self { record: record.clone(), from: record.state, now, retired: None, evidence: None, detail: None }
+impl<'a> Draft<'a> {
+    fn new(record: &Record, policy: &'a Policy, now: Time) -> Self {
+        Self { record: record.clone(), policy, from: record.state, now, retired: None, evidence: None, detail: None }
     }
 
     /// Takes the session to `state` (SM-02: the only place that writes state and version).
     fn to(mut self, id: TransitionId, state: State, reason: Reason) -> Result<(Record, Transition), Refusal> {
         if state != self.from {
             self.record.entered = self.now;
+            self.record.bounds.stay = match state {
+                State::Volatile => self.policy.volatility.volatile_to_degraded,
+                State::Degraded => self.policy.session.max_degraded,
+                _ => Span::ZERO,
+            };
+            self.record.bounds.brake = self.policy.switching.switch_cooldown;
         }
         if state != State::Recovering {
             self.record.deadline = Time::NEVER;
@@ -210,8 +215,8 @@ impl Draft {
         self.to(id, State::Terminated, reason)
     }
 
-    fn start(&mut self, policy: &Policy) {
-        self.record.deadline = self.now + policy.switching.recovery_window;
+    fn start(&mut self) {
+        self.record.deadline = self.now + self.policy.switching.recovery_window;
         self.record.attempts = 0;
     }
 
@@ -220,6 +225,7 @@ impl Draft {
         self.evidence = Some(evidence);
         self.record.trigger = Some(Reason::TransportDead);
         self.record.transportless_since = Some(self.now);
+        self.record.bounds.transportless = self.policy.session.transport_lost_ttl;
     }
 
     fn bind(&mut self, new: NewBinding, epoch: u64) {
@@ -231,12 +237,14 @@ impl Draft {
             validated: new.validated,
             committed_at: self.now,
         });
+        self.record.bounds.validation = self.policy.switching.path_validation;
         self.record.transportless_since = None;
         self.record.trigger = None;
     }
 
     /// The commit of T11: retire the old binding and activate the new one in one step (INV-13, RS-3).
-    fn commit(&mut self, new: NewBinding, epoch: u64, policy: &Policy) {
+    fn commit(&mut self, new: NewBinding, epoch: u64) {
+        let policy = self.policy;
         self.retired = self.record.active.take();
         let drain = policy.switching.old_path_drain;
         // PV-5: an unvalidated binding never becomes retiring. INV-34: at most one retires.
@@ -254,6 +262,7 @@ impl Draft {
         });
         self.bind(new, epoch);
         self.record.last_commit = Some(self.now);
+        self.record.bounds.cooldown = policy.switching.switch_cooldown;
         self.record.total_switches += 1;
         let now = self.now;
         self.record.commits.retain(|at| now.since(*at) < super::SWITCH_WINDOW);
@@ -283,7 +292,7 @@ fn may_switch(record: &Record, exempt: bool, policy: &Policy, now: Time) -> Resu
         return Err(Refusal(Reason::SwitchRateLimited));
     }
     let exempt = exempt || record.active.is_none();
-    if !exempt && record.cooldown_left(policy, now) > Span::ZERO {
+    if !exempt && record.cooldown_left(now) > Span::ZERO {
         return Err(Refusal(Reason::CooldownActive));
     }
     Ok(())

@@ -209,8 +209,8 @@ fn p08_a_commit_exactly_sixty_seconds_old_is_out_of_the_window_and_a_cooldown_ex
     assert_eq!(record.commits_in_window(ms(60_999)), 1);
     assert_eq!(record.commits_in_window(ms(61_000)), 0);
     let cooldown = policy().switching.switch_cooldown;
-    assert!(record.cooldown_left(&policy(), ms(999) + cooldown) > Span::ZERO);
-    assert_eq!(record.cooldown_left(&policy(), ms(1_000) + cooldown), Span::ZERO);
+    assert!(record.cooldown_left(ms(999) + cooldown) > Span::ZERO);
+    assert_eq!(record.cooldown_left(ms(1_000) + cooldown), Span::ZERO);
 }
 
 #[test]
@@ -355,4 +355,80 @@ proptest! {
             record = after;
         }
     }
+}
+
+/// Half of every bound that a running timer can have.
+fn halved() -> Policy {
+    let mut policy = policy();
+    let half = |span: &mut Span| *span = Span::from_millis(span.as_millis() / 2);
+    half(&mut policy.session.max_lifetime);
+    half(&mut policy.session.transport_lost_ttl);
+    half(&mut policy.volatility.volatile_to_degraded);
+    half(&mut policy.switching.switch_cooldown);
+    half(&mut policy.switching.recovery_window);
+    half(&mut policy.switching.path_validation);
+    half(&mut policy.security.key_max_age);
+    policy
+}
+
+#[test]
+fn p05_what_runs_keeps_the_bound_that_it_began_with_whether_the_new_one_is_shorter_or_longer() {
+    // RL-4, both ways: begun under one policy, judged under the other.
+    for (old, new) in [(policy(), halved()), (halved(), policy())] {
+        let go = |record: &Record, input, now| step(record, &input, &old, now).unwrap().0;
+        let birth = Record::new(Side::Gateway, Time::ZERO);
+        let attached = go(&birth, Input::HandshakeComplete { binding: binding(1, true) }, Time::ZERO);
+        let bound = |record: &Record, input: Input, at: Span| {
+            let before = Time::ZERO + at - Span::from_micros(1);
+            assert!(step(record, &input, &new, before).is_err(), "{} fires too early", input.name());
+            assert!(step(record, &input, &new, Time::ZERO + at).is_ok(), "{} fires too late", input.name());
+            assert!(due(record, &new, Time::ZERO + at).contains(&input), "{} is not seen to be due", input.name());
+            assert!(record.next_deadline(&new) <= Time::ZERO + at, "{} is not waited for", input.name());
+        };
+        bound(&attached, Input::SessionTtl, old.session.max_lifetime);
+        let dead = Input::TransportDead { generation: 1, evidence: Evidence::LinkDown };
+        let volatile = go(&attached, dead, Time::ZERO);
+        bound(&volatile, Input::VolatileTimeout, old.volatility.volatile_to_degraded);
+        bound(&volatile, Input::TransportTtl, old.session.transport_lost_ttl);
+        let recovering = go(&volatile, Input::RecoveryStart { exempt: false }, Time::ZERO);
+        bound(&recovering, Input::RecoveryTimeout, old.switching.recovery_window);
+        let moved = Input::ReattachValid { binding: binding(2, false), granted_epoch: None };
+        let moved = go(&recovering, moved, Time::ZERO);
+        let cooldown = old.switching.switch_cooldown;
+        assert_eq!(moved.cooldown_left(Time::ZERO), cooldown);
+        let unvalidated = Input::TransportDead { generation: 2, evidence: Evidence::PathUnvalidated };
+        let at = Time::ZERO + old.switching.path_validation;
+        assert!(due(&moved, &new, at).contains(&unvalidated));
+        let degraded = go(&recovering, Input::AttemptsExhausted { reason: Reason::NoCandidateTransports }, Time::ZERO);
+        let start = Input::RecoveryStart { exempt: true };
+        assert!(step(&degraded, &start, &new, Time::ZERO + cooldown - Span::from_micros(1)).is_err());
+        assert!(step(&degraded, &start, &new, Time::ZERO + cooldown).is_ok(), "SM-15");
+    }
+}
+
+#[test]
+fn p05_a_timer_that_begins_under_the_new_policy_has_its_bound() {
+    let attached = record_in(State::Attached, Side::Gateway, Time::ZERO);
+    let instability = Input::Instability { generation: 1, reason: Reason::HeartbeatTimeout };
+    let volatile = step(&attached, &instability, &halved(), Time::ZERO).unwrap().0;
+    let bound = Time::ZERO + halved().volatility.volatile_to_degraded;
+    assert!(step(&volatile, &Input::VolatileTimeout, &policy(), bound).is_ok());
+    let mut rekeyed = attached;
+    rekeyed.mark_rekeyed(&halved(), Time::ZERO);
+    assert_eq!(rekeyed.expired(&policy(), Time::ZERO + halved().security.key_max_age), Some(Reason::KeyExpired));
+}
+
+#[test]
+fn p05_a_smaller_switch_rate_counts_the_commits_that_were_made_and_undoes_none() {
+    let mut record = record_in(State::Attached, Side::Gateway, Time::ZERO);
+    for commit in 1..=5 {
+        reattach(&mut record, binding(1 + commit % 2, true), &policy(), ms(u64::from(commit))).unwrap();
+    }
+    let mut tighter = policy();
+    tighter.switching.max_switches_per_min = 4;
+    assert_eq!(record.state(), State::Attached, "what was committed stays");
+    assert!(!record.switch_rate_free(&tighter, ms(59_000)));
+    let refused = reattach(&mut record, binding(1, true), &tighter, ms(59_000)).unwrap_err();
+    assert_eq!(refused, Refusal(Reason::SwitchRateLimited));
+    assert!(record.switch_rate_free(&tighter, ms(60_002)), "two of the five are old enough");
 }
