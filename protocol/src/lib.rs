@@ -18,9 +18,11 @@
 //! | [`policy`] | the parameters that bound everything |
 //! | [`health`], [`limits`] | what is known of a path; token buckets |
 //! | [`reason`] | stable reason codes |
+//! | [`audit`] | the record of everything that happened |
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod client;
 pub mod crypto;
 pub mod entropy;

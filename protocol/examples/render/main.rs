@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use jumpgate_protocol::machine::{self, Input, State};
 use jumpgate_protocol::reason::{Reason, Use};
-use jumpgate_protocol::{policy, wire};
+use jumpgate_protocol::{audit, policy, wire};
 
 /// What can stand between markers.
 struct Part {
@@ -31,11 +31,12 @@ struct Part {
 }
 
 /// All parts. Each stands in at least one document.
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     Part { name: "wire-layout", render: wire::layout::render_markdown },
     Part { name: "transitions", render: machine::render_markdown },
     Part { name: "reason-codes", render: reason_codes },
     Part { name: "policy-parameters", render: policy::render_markdown },
+    Part { name: "audit-events", render: audit::render_markdown },
     Part { name: "coverage-transitions", render: coverage::transitions },
     Part { name: "coverage-invariants", render: coverage::invariants },
     Part { name: "coverage-reasons", render: coverage::reasons },

@@ -201,6 +201,16 @@ impl Input {
 }
 
 impl Evidence {
+    /// Every kind of evidence.
+    pub const ALL: [Self; 6] = [
+        Self::Silence,
+        Self::PathUnvalidated,
+        Self::SocketClosed,
+        Self::Unreachable,
+        Self::LinkDown,
+        Self::OwnerChanged,
+    ];
+
     /// The name as in the event catalogue.
     pub const fn name(self) -> &'static str {
         match self {

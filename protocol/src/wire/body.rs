@@ -303,6 +303,22 @@ pub enum Cause {
     Reproof = 5,
 }
 
+impl Cause {
+    /// Every cause, in the order of its number.
+    pub const ALL: [Self; 5] = [Self::Quality, Self::Silence, Self::HardDead, Self::Forced, Self::Reproof];
+
+    /// The name as in the specification.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quality => "QUALITY",
+            Self::Silence => "SILENCE",
+            Self::HardDead => "HARD_DEAD",
+            Self::Forced => "FORCED",
+            Self::Reproof => "REPROOF",
+        }
+    }
+}
+
 impl Field for Cause {
     const LEN: usize = 1;
 
