@@ -48,7 +48,8 @@ struct Mirrored {
 }
 
 impl Checker {
-    pub(crate) fn new(policy: &Policy) -> Self {
+    /// A checker of sessions under that policy.
+    pub fn new(policy: &Policy) -> Self {
         let tick = |span: Span| Span::from_micros(span.as_micros() + TICK_MS * 1_000);
         Self {
             sessions: HashMap::new(),
@@ -92,12 +93,13 @@ impl Checker {
         self.digest
     }
 
-    pub(crate) fn violated(&mut self, what: String) {
+    /// Something is wrong that was found elsewhere.
+    pub fn violated(&mut self, what: String) {
         self.violations.push(what);
     }
 
     /// Takes what an oracle found, if it found anything.
-    pub(crate) fn found(&mut self, violation: Option<String>) {
+    pub fn found(&mut self, violation: Option<String>) {
         self.violations.extend(violation);
     }
 
@@ -114,7 +116,7 @@ impl Checker {
     }
 
     /// INV-28: every session that has not ended is still there, as its last transition left it, and no other is.
-    pub(crate) fn audit(&mut self, views: &[SessionView], known_at_desk: usize) {
+    pub fn audit(&mut self, views: &[SessionView], known_at_desk: usize) {
         let live = self.sessions.values().filter(|session| session.state.is_live()).count();
         // A session in BIRTH has made no transition yet.
         let born = views.iter().filter(|view| view.state == State::Birth).count();
@@ -135,7 +137,7 @@ impl Checker {
     }
 
     /// A transition of a client's mirror.
-    pub(crate) fn mirrored(&mut self, client: usize, transition: &Transition) {
+    pub fn mirrored(&mut self, client: usize, transition: &Transition) {
         self.fold((1, client, transition.id, transition.version, transition.epoch, transition.at));
         let fresh = Mirrored { state: State::Birth, version: 0 };
         let mirror = self.mirrors.entry(client).or_insert(Mirrored { ..fresh });
@@ -154,7 +156,7 @@ impl Checker {
     }
 
     /// A transition at the gateway.
-    pub(crate) fn transition(&mut self, locator: Locator, transition: &Transition) {
+    pub fn transition(&mut self, locator: Locator, transition: &Transition) {
         self.fold((0, locator, transition.id, transition.version, transition.epoch, transition.at));
         self.transitions += 1;
         let fresh = Followed {

@@ -16,4 +16,5 @@ mod world;
 pub use check::Checker;
 pub use churn::{Churn, Outcome};
 pub use net::{Dice, Impairment, Link};
+pub use oracle::{AmplificationOracle, NonceOracle, ReplayOracle, Sealer, fingerprint};
 pub use world::{GATEWAY, SimClient, World, WorldConfig};

@@ -14,15 +14,17 @@ const AMPLIFICATION_FACTOR: u64 = 3;
 
 /// Who sealed a packet; each direction has keys of its own (KY-2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Sealer {
+pub enum Sealer {
+    /// The client.
     Client,
+    /// The gateway.
     Gateway,
 }
 
 /// INV-36: under one key no nonce seals two different packets. The key follows from direction, session, key epoch and
 /// type; with the counter that names the nonce.
 #[derive(Default)]
-pub(crate) struct NonceOracle {
+pub struct NonceOracle {
     packets: HashMap<(Sealer, Locator, u32, u8, u64), u64>,
     /// The newest key epoch of each sender, whole: only its low 8 bits are on the wire.
     epochs: HashMap<(Sealer, Locator), u32>,
@@ -30,7 +32,7 @@ pub(crate) struct NonceOracle {
 
 impl NonceOracle {
     /// Takes a packet as it was sent. Gives the violation, if it is one.
-    pub(crate) fn sealed(&mut self, by: Sealer, packet: &[u8]) -> Option<String> {
+    pub fn sealed(&mut self, by: Sealer, packet: &[u8]) -> Option<String> {
         let header = Header::parse(packet).ok()?;
         let newest = self.epochs.entry((by, header.locator)).or_insert(u32::from(header.key_epoch));
         let step = header.key_epoch.wrapping_sub(*newest as u8).cast_signed();
@@ -43,28 +45,31 @@ impl NonceOracle {
     }
 
     /// Packets seen.
-    pub(crate) fn len(&self) -> usize {
+    #[allow(clippy::len_without_is_empty, reason = "a count, not a collection")]
+    pub fn len(&self) -> usize {
         self.packets.len()
     }
 }
 
 /// What was accepted once: every further delivery of the same bytes is a replay (INV-12).
 #[derive(Default)]
-pub(crate) struct ReplayOracle(HashSet<u64>);
+pub struct ReplayOracle(HashSet<u64>);
 
 impl ReplayOracle {
-    pub(crate) fn is_replay(&self, packet: &[u8]) -> bool {
+    /// Whether these bytes were accepted before.
+    pub fn is_replay(&self, packet: &[u8]) -> bool {
         self.0.contains(&fingerprint(packet))
     }
 
-    pub(crate) fn accepted(&mut self, fingerprint: u64) {
+    /// The packet of that [`fingerprint`] was accepted.
+    pub fn accepted(&mut self, fingerprint: u64) {
         self.0.insert(fingerprint);
     }
 }
 
 /// INV-33: what an unvalidated binding gets, against what came from its tuple.
 #[derive(Default)]
-pub(crate) struct AmplificationOracle(BTreeMap<Locator, Account>);
+pub struct AmplificationOracle(BTreeMap<Locator, Account>);
 
 struct Account {
     peer: SocketAddr,
@@ -75,7 +80,7 @@ struct Account {
 
 impl AmplificationOracle {
     /// A transition at the gateway, with the packet that is being worked on.
-    pub(crate) fn transition(&mut self, locator: Locator, transition: &Transition, arriving: (SocketAddr, usize)) {
+    pub fn transition(&mut self, locator: Locator, transition: &Transition, arriving: (SocketAddr, usize)) {
         match transition.active.filter(|binding| !binding.validated) {
             Some(binding) => {
                 let known = self.0.get(&locator).is_some_and(|account| account.epoch == binding.epoch);
@@ -91,19 +96,20 @@ impl AmplificationOracle {
         }
     }
 
-    pub(crate) fn validated(&mut self, locator: Locator) {
+    /// The active binding has shown that it receives.
+    pub fn validated(&mut self, locator: Locator) {
         self.0.remove(&locator);
     }
 
     /// A packet that is no copy came from there, before it was worked on.
-    pub(crate) fn received(&mut self, peer: SocketAddr, bytes: usize) {
+    pub fn received(&mut self, peer: SocketAddr, bytes: usize) {
         for account in self.0.values_mut().filter(|account| account.peer == peer) {
             account.received += bytes as u64;
         }
     }
 
     /// A packet goes there. Gives the violation, if it is one.
-    pub(crate) fn sent(&mut self, peer: SocketAddr, packet: &[u8]) -> Option<String> {
+    pub fn sent(&mut self, peer: SocketAddr, packet: &[u8]) -> Option<String> {
         let header = Header::parse(packet).ok()?;
         let account = self.0.get_mut(&header.locator).filter(|account| account.peer == peer)?;
         account.sent += packet.len() as u64;
@@ -115,7 +121,7 @@ impl AmplificationOracle {
 }
 
 /// A packet as one number.
-pub(crate) fn fingerprint(packet: &[u8]) -> u64 {
+pub fn fingerprint(packet: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     packet.hash(&mut hasher);
     hasher.finish()

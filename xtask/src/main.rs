@@ -8,10 +8,12 @@ mod build;
 mod docs;
 mod doctor;
 mod ebpf;
+mod fuzz;
 mod netdev;
 mod run;
 mod setup;
 mod shell;
+mod toolchain;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -83,6 +85,17 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Fuzz everything that reads what others wrote; without a nightly toolchain, mutate on stable Rust
+    Fuzz {
+        /// One target instead of all
+        target: Option<String>,
+        /// For how long, each
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Put what adds coverage into the corpus that is checked in
+        #[arg(long)]
+        keep: bool,
+    },
     /// Say whether this machine can run the gateway, one line for each question, with the cure
     Doctor {
         /// Interfaces to look at; all Ethernet devices if none is given
@@ -119,6 +132,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test => return run::test(),
         Task::Bench { arguments } => return run::package("jumpgate-bench", &arguments),
         Task::Sim { arguments } => return run::package("jumpgate-sim", &arguments),
+        Task::Fuzz { target, seconds, keep } => fuzz::run(target.as_deref(), seconds, keep)?,
         Task::Doctor { interfaces } => return doctor::run(&interfaces),
         Task::Docs { check } => docs::run(check)?,
     }

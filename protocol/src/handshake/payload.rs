@@ -54,13 +54,18 @@ const _: () = assert!(HelloReply::MAX_LEN + noise::SECOND_OVERHEAD <= HELLO_ACK_
 
 impl HelloRequest {
     /// Length of the payload in bytes.
-    pub(super) const LEN: usize = Self::FIELDS_LEN;
+    pub const LEN: usize = Self::FIELDS_LEN;
 
-    pub(super) fn parse(payload: &[u8]) -> Result<Self, WireError> {
+    /// Reads what a client put into its first Noise message.
+    ///
+    /// # Errors
+    /// Too short, or a field holds what it must not.
+    pub fn parse(payload: &[u8]) -> Result<Self, WireError> {
         Self::read_fields(payload)
     }
 
-    pub(super) fn to_bytes(&self) -> [u8; Self::LEN] {
+    /// The payload.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         self.write_fields(&mut bytes);
         bytes
@@ -71,10 +76,13 @@ impl HelloReply {
     /// Number of suite 1.
     pub const SUITE_CHACHA20_POLY1305: u8 = SUITE_CHACHA20_POLY1305;
     /// Length of the payload in bytes, status included.
-    pub(super) const MAX_LEN: usize = STATUS_LEN + Self::FIELDS_LEN;
+    pub const MAX_LEN: usize = STATUS_LEN + Self::FIELDS_LEN;
 
-    /// A session, or why there is none.
-    pub(super) fn parse(payload: &[u8]) -> Result<Result<Self, Reason>, WireError> {
+    /// Reads what a gateway put into the second Noise message: a session, or why there is none.
+    ///
+    /// # Errors
+    /// Too short, or a field holds what it must not.
+    pub fn parse(payload: &[u8]) -> Result<Result<Self, Reason>, WireError> {
         let (status, fields) = payload.split_at_checked(STATUS_LEN).ok_or(WireError::Truncated)?;
         match u16::read(status) {
             Some(STATUS_OK) => {}
@@ -87,7 +95,8 @@ impl HelloReply {
         if prefix_fits && reply.binding_epoch == 1 { Ok(Ok(reply)) } else { Err(WireError::Malformed) }
     }
 
-    pub(super) fn to_bytes(&self) -> [u8; Self::MAX_LEN] {
+    /// The payload.
+    pub fn to_bytes(&self) -> [u8; Self::MAX_LEN] {
         let mut bytes = [0; Self::MAX_LEN];
         self.write_fields(&mut bytes[STATUS_LEN..]);
         bytes
