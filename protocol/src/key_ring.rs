@@ -2,6 +2,7 @@
 //! gateway, until the client uses it) or the previous one (until what was sent under it has come or is lost).
 
 use crate::crypto::{DefaultAead, SharedSecret};
+use crate::health::Counters;
 use crate::ident::{Locator, SessionIdentity};
 use crate::keys::{EpochKeys, Root, Side};
 use crate::reason::Reason;
@@ -66,9 +67,10 @@ impl KeyRing {
         self.current.epoch
     }
 
-    /// The highest DATA counter received in the present key epoch.
-    pub(crate) const fn highest_received(&self) -> u64 {
-        self.current.window.highest()
+    /// What the present keys counted, for [`crate::health`].
+    pub(crate) const fn counters(&self) -> Counters<'_> {
+        let KeySet { epoch, data_sent, window, .. } = &self.current;
+        Counters { window, key_epoch: *epoch, own_sent: *data_sent }
     }
 
     /// DATA packets under the present keys, in the direction that has more of them (RK-1, KY-6).

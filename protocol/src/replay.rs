@@ -64,6 +64,27 @@ impl ReplayWindow {
         self.received
     }
 
+    /// Counters up to this one are decided: none of them is accepted any more.
+    pub const fn lower_edge(&self) -> u64 {
+        self.highest.saturating_sub(self.bits())
+    }
+
+    /// How many counters above `counter` were accepted. Exact from [`ReplayWindow::lower_edge`] on; it costs a word for
+    /// every 64 counters between `counter` and the highest.
+    pub fn received_above(&self, counter: u64) -> u64 {
+        let mut counter = counter.max(self.lower_edge());
+        let mut received = 0;
+        while counter < self.highest {
+            let offset = (counter + 1) % WORD_BITS;
+            let run = (WORD_BITS - offset).min(self.highest - counter);
+            let mask = if run == WORD_BITS { u64::MAX } else { ((1 << run) - 1) << offset };
+            let (word, _) = self.position(counter + 1);
+            received += u64::from((self.words[word] & mask).count_ones());
+            counter += run;
+        }
+        received
+    }
+
     /// Clears the bits of the counters above `old` and below `new`: their places hold counters that left the window.
     fn forget_between(&mut self, old: u64, new: u64) {
         if new - old > self.bits() {
@@ -156,6 +177,10 @@ mod tests {
             }
             prop_assert_eq!(window.highest(), model.seen.last().copied().unwrap_or(0));
             prop_assert_eq!(window.received(), model.seen.len() as u64);
+            for above in [0, start, window.lower_edge(), window.highest() - 1, window.highest(), u64::MAX] {
+                let expected = model.seen.iter().filter(|seen| **seen > above.max(window.lower_edge())).count();
+                prop_assert_eq!(window.received_above(above), expected as u64, "above {}", above);
+            }
         }
     }
 
@@ -183,6 +208,13 @@ mod tests {
         }
         assert_eq!(window.check(257), Ok(()));
         assert_eq!(window.check(256), Err(Reason::DataReplay));
+    }
+
+    #[test]
+    fn the_last_counter_of_all_can_be_counted_from() {
+        let mut window = ReplayWindow::new(64);
+        window.mark(u64::MAX);
+        assert_eq!((window.received_above(0), window.received_above(u64::MAX)), (1, 0));
     }
 
     #[test]

@@ -54,13 +54,14 @@ impl Choice<'_> {
         if self.is_current(path) {
             return self.same_path_is_candidate();
         }
-        let fresh = path.last_answer.is_none() || path.seen_within(self.policy.transport.candidate_ttl, self.now);
+        let fresh =
+            path.echoes.last_answer().is_none() || path.seen_within(self.policy.transport.candidate_ttl, self.now);
         // AF-4: while a binding still carries traffic, the brake admits only what is validated.
         let braked = self.record.state() == State::Degraded && bound && !path.validated;
         if !fresh || braked || self.score(path) < u64::from(self.policy.transport.candidate_min_score) {
             return false;
         }
-        !self.is_quality_trigger() || (path.answers >= QUALITY_ANSWERS && self.within_quality(path))
+        !self.is_quality_trigger() || (path.echoes.answers() >= QUALITY_ANSWERS && self.within_quality(path))
     }
 
     /// SM-15: silent, dead, unbound or forced, the same path may be proved again; after a quality trigger only in
@@ -81,9 +82,9 @@ impl Choice<'_> {
     fn within_quality(&self, path: &Path) -> bool {
         let volatility = &self.policy.volatility;
         let bounded = |value: Span, bound: Span| bound == Span::ZERO || value <= bound;
-        path.loss_permille() <= volatility.loss_volatile_threshold
-            && bounded(path.rtt.smoothed().unwrap_or(Span::ZERO), volatility.latency_volatile_threshold)
-            && bounded(path.rtt.deviation(), volatility.jitter_threshold)
+        path.echoes.loss_permille() <= volatility.loss_volatile_threshold
+            && bounded(path.echoes.rtt().smoothed().unwrap_or(Span::ZERO), volatility.latency_volatile_threshold)
+            && bounded(path.echoes.jitter(self.now), volatility.jitter_threshold)
     }
 
     fn is_rested(&self, path: &Path) -> bool {
@@ -94,7 +95,7 @@ impl Choice<'_> {
             return true;
         };
         // Answers from before it was left do not count; a run that goes on counts from then.
-        let answering = path.answering_since.map(|since| since.max(left));
+        let answering = path.echoes.answering_since().map(|since| since.max(left));
         answering.is_some_and(|since| self.now.since(since) >= self.policy.volatility.stability_window)
     }
 
@@ -103,21 +104,21 @@ impl Choice<'_> {
             if self.unbound { 0 } else { 4 }
         } else if path.validated {
             1
-        } else if path.last_answer.is_some() {
+        } else if path.echoes.last_answer().is_some() {
             2
         } else {
             3
         };
-        let unbroken = path.answering_since.map_or(0, |since| self.now.since(since).as_millis() / 5_000);
-        let latency = path.rtt.smoothed().map_or(0, Span::as_millis);
-        (class, path.info.priority, path.loss_permille() / 10, latency / 10, 12 - unbroken.min(12), path.id.0)
+        let unbroken = path.echoes.answering_since().map_or(0, |since| self.now.since(since).as_millis() / 5_000);
+        let latency = path.echoes.rtt().smoothed().map_or(0, Span::as_millis);
+        (class, path.info.priority, path.echoes.loss_permille() / 10, latency / 10, 12 - unbroken.min(12), path.id.0)
     }
 
     /// 1000 for a perfect path; loss in permille counts twice, jitter in milliseconds three times (§10.6).
     fn score(&self, path: &Path) -> u64 {
-        let cost = 2 * u64::from(path.loss_permille())
-            + 3 * path.rtt.deviation().as_millis()
-            + path.rtt.smoothed().map_or(0, Span::as_millis);
+        let cost = 2 * u64::from(path.echoes.loss_permille())
+            + 3 * path.echoes.jitter(self.now).as_millis()
+            + path.echoes.rtt().smoothed().map_or(0, Span::as_millis);
         1_000u64.saturating_sub(cost)
     }
 

@@ -9,7 +9,7 @@ use super::live::Live;
 use super::path::{Path, PathInfo};
 use crate::entropy::Entropy;
 use crate::handshake::StaticSecret;
-use crate::health::Rtt;
+use crate::health::{Measurement, Rtt};
 use crate::ident::{Locator, PublicKey, TransportId};
 use crate::machine::{Evidence, State};
 use crate::reason::{Reason, ReasonCounters};
@@ -244,9 +244,10 @@ impl Client {
             Phase::Idle | Phase::Connecting(_) => None,
         };
         let active = live.and_then(|live| live.active_path());
-        let paths = self.shared.paths.iter().map(|path| path_status(path, active)).collect();
+        let measurement = live.and_then(|live| live.measurement(&self.shared, now));
+        let paths = self.shared.paths.iter().map(|path| path_status(path, active, measurement.as_ref(), now)).collect();
         match live {
-            Some(live) => live.status(active, paths, now),
+            Some(live) => live.status(active, measurement, paths, now),
             None => ClientStatus {
                 locator: None,
                 state: State::Birth,
@@ -258,6 +259,7 @@ impl Client {
                 received: (0, 0),
                 switches: 0,
                 age: Span::ZERO,
+                measurement: None,
             },
         }
     }
@@ -279,25 +281,28 @@ impl Client {
     }
 }
 
-fn path_status(path: &Path, active: Option<TransportId>) -> PathStatus {
+/// Of the active path the loss of DATA counts too, where that is worse than the loss of questions.
+fn path_status(path: &Path, active: Option<TransportId>, measurement: Option<&Measurement>, now: Time) -> PathStatus {
     let role = if !path.up {
         PathRole::Down
     } else if active == Some(path.id) {
         PathRole::Active
     } else if path.validated {
         PathRole::Validated
-    } else if path.last_answer.is_some() {
+    } else if path.echoes.last_answer().is_some() {
         PathRole::Standby
     } else {
         PathRole::Unknown
     };
+    let measured_loss = measurement.filter(|_| active == Some(path.id)).map(|found| found.loss_permille);
+    let asked_loss = path.echoes.loss_permille();
     PathStatus {
         id: path.id,
         gateway: path.info.gateway,
         role,
-        rtt: path.rtt.smoothed(),
-        jitter: path.rtt.deviation(),
-        loss_permille: path.loss_permille(),
+        rtt: path.echoes.rtt().smoothed(),
+        jitter: path.echoes.jitter(now),
+        loss_permille: measured_loss.map_or(asked_loss, |loss| loss.max(asked_loss)),
         observed: path.observed,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::health::Measurement;
 use crate::ident::{Locator, TransportId};
 use crate::machine::{State, Transition};
 use crate::reason::Reason;
@@ -106,9 +107,9 @@ pub struct PathStatus {
     pub role: PathRole,
     /// Smoothed round trip.
     pub rtt: Option<Span>,
-    /// Mean deviation of the round trip.
+    /// Mean deviation of the round trip over the last answers.
     pub jitter: Span,
-    /// Loss in permille over the last probes or heartbeats.
+    /// Loss in permille over the last probes or heartbeats; of the active path, of DATA if that is more.
     pub loss_permille: u32,
     /// Our address as the gateway sees it.
     pub observed: Option<SocketAddr>,
@@ -137,4 +138,6 @@ pub struct ClientStatus {
     pub switches: u64,
     /// Age of the session.
     pub age: Span,
+    /// What is measured of the active path; nothing without one.
+    pub measurement: Option<Measurement>,
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::core::Shared;
 use super::live::Live;
+use crate::health::Report;
 use crate::ident::TransportId;
 use crate::machine::{Input, State};
 use crate::reason::Reason;
@@ -59,9 +60,8 @@ impl Live {
         }
         let inner_len = self.ring.open_data(header, packet, now)?.len();
         if on_active {
-            self.health.heard(now);
+            self.health.delivered(now);
             self.received_since = true;
-            self.received_on_binding += 1;
         }
         self.received.packets += 1;
         self.received.bytes += inner_len as u64;
@@ -77,15 +77,13 @@ impl Live {
         now: Time,
     ) -> Result<(), Reason> {
         let ack: HeartbeatAck = self.open_control(header, packet, now)?;
+        let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
         // Lane R: once, and only what was asked.
-        let round_trip = match self.confirm.take_if(|confirm| confirm.counter == ack.echo) {
-            Some(confirm) => confirm.round_trip(now),
-            None => Some(self.health.heartbeat_answered(ack.echo, now).ok_or(Reason::ReplayDetected)?),
-        };
-        self.known_epoch = self.known_epoch.max(ack.binding_epoch);
-        if let (Some(round_trip), Some(path)) = (round_trip, shared.path_mut(path)) {
-            path.answered(round_trip, now);
+        match self.confirm.take_if(|confirm| confirm.counter == ack.echo) {
+            Some(confirm) => confirm.round_trip(now).into_iter().for_each(|round_trip| found.measured(round_trip, now)),
+            None => found.answered(ack.echo, now).map(|_| ()).ok_or(Reason::ReplayDetected)?,
         }
+        self.known_epoch = self.known_epoch.max(ack.binding_epoch);
         if ack.flags & HeartbeatAck::REKEY_WANTED != 0 {
             self.rekey_wanted();
         }
@@ -100,6 +98,9 @@ impl Live {
         if on_active {
             self.health.heard(now);
             self.received_since = true;
+            let Header { key_epoch, .. } = *header;
+            let report = Report { key_epoch, sent: ack.sent, received: ack.received, highest: ack.highest };
+            self.health.reported(ack.binding_epoch, &report, &self.ring.counters(), &self.policy, now);
         }
         if ack.binding_epoch == self.record.epoch() {
             self.announcing = false;
@@ -118,9 +119,10 @@ impl Live {
     ) -> Result<(), Reason> {
         let ack: PathProbeAck = self.open_control(header, packet, now)?;
         let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
-        if ack.transport_id != path || !found.probe_answered(ack.echo, now) {
+        if ack.transport_id != path {
             return Err(Reason::ReplayDetected);
         }
+        found.answered(ack.echo, now).ok_or(Reason::ReplayDetected)?;
         found.observed = Some(ack.observed);
         let fresh_token = ack.token != 0 && ack.token != found.token;
         found.token = ack.token;

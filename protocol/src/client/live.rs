@@ -8,7 +8,7 @@ use super::pulse::Confirm;
 use super::recovery::Attempt;
 use super::rekey::Rekeying;
 use crate::handshake::Established;
-use crate::health::PathHealth;
+use crate::health::{Measurement, PathHealth, RoundTrips};
 use crate::ident::{Locator, TransportId};
 use crate::key_ring::KeyRing;
 use crate::keys::Side;
@@ -51,8 +51,6 @@ pub(super) struct Live {
     pub(super) suppressed: u32,
     pub(super) sent_since: bool,
     pub(super) received_since: bool,
-    pub(super) sent_on_binding: u64,
-    pub(super) received_on_binding: u64,
     pub(super) attempt: Option<Attempt>,
     pub(super) retry_at: Option<Time>,
     pub(super) tried_any: bool,
@@ -99,8 +97,6 @@ impl Live {
             suppressed: 0,
             sent_since: false,
             received_since: false,
-            sent_on_binding: 0,
-            received_on_binding: 0,
             attempt: None,
             retry_at: None,
             tried_any: false,
@@ -155,7 +151,6 @@ impl Live {
         let inner_len = packet.len().checked_sub(wire::DATA_OVERHEAD).ok_or(Reason::Malformed)?;
         self.ring.seal_data(self.locator, epoch as u8, packet)?;
         self.sent_since = true;
-        self.sent_on_binding += 1;
         self.sent.packets += 1;
         self.sent.bytes += inner_len as u64;
         Ok(path)
@@ -241,7 +236,7 @@ impl Live {
         let mut next = self.record.next_deadline(&self.policy).min(self.recovery_timeout(now));
         next = next.min(self.rekey_timeout(now));
         if let Some(path) = self.active_path().and_then(|id| shared.path(id)) {
-            next = next.min(self.health.next_check(&self.policy, &path.rtt, now));
+            next = next.min(self.health.next_check(&self.policy, RoundTrips::Client(&path.echoes), now));
             // Heartbeats begin when HELLO_CONFIRM was answered.
             next = next.min(self.confirm.as_ref().map_or(self.next_heartbeat, |confirm| confirm.next));
         }
@@ -255,8 +250,12 @@ impl Live {
     pub(super) fn review(&mut self, shared: &mut Shared, now: Time) {
         self.catch_up(shared, now);
         let mut inputs: ArrayVec<Input, 16> = due(&self.record, &self.policy, now).into_iter().collect();
+        for path in &mut shared.paths {
+            path.echoes.age(&self.policy, now);
+        }
         if let Some(path) = self.active_path().and_then(|id| shared.path(id)) {
-            let mut judged = self.health.judge(&self.policy, &path.rtt, now);
+            let round_trips = RoundTrips::Client(&path.echoes);
+            let mut judged = self.health.judge(&self.policy, &self.ring.counters(), round_trips, now);
             if self.target.is_some() || self.record.trigger() == Some(Reason::PolicyForcedRecovery) {
                 // A forced move does not end because the old path is well: it always was.
                 judged.retain(|input| !matches!(input, Input::StabilityRestored { .. }));
@@ -337,15 +336,13 @@ impl Live {
         }
         if let Some(path) = shared.path_mut(active.transport) {
             path.left_at = None;
-            path.probe = None;
+            path.echoes.start_afresh();
         }
         self.current = Some(active.transport);
         self.known_epoch = self.known_epoch.max(transition.epoch);
         // Whoever answers a request to move has confirmed the session.
         self.confirm = None;
         self.health = PathHealth::new(transition.epoch, now);
-        self.sent_on_binding = 0;
-        self.received_on_binding = 0;
         self.announcing = true;
         if self.policy.security.rekey_on_switch {
             self.rekeying.wish(Reason::RekeyTransportChange);
@@ -355,12 +352,24 @@ impl Live {
         self.probe(shared, now);
     }
 
+    /// What is measured of the active path (SM-14); the audit record of T03 says it.
+    pub(super) fn measurement(&self, shared: &Shared, now: Time) -> Option<Measurement> {
+        let path = shared.path(self.active_path()?)?;
+        Some(self.health.measurement(&self.policy, RoundTrips::Client(&path.echoes), now))
+    }
+
     /// Milliseconds since the handshake on this side (AR-5).
     pub(super) fn session_ms(&self, now: Time) -> u64 {
         now.since(self.origin).as_millis()
     }
 
-    pub(super) fn status(&self, active: Option<TransportId>, paths: Vec<PathStatus>, now: Time) -> ClientStatus {
+    pub(super) fn status(
+        &self,
+        active: Option<TransportId>,
+        measurement: Option<Measurement>,
+        paths: Vec<PathStatus>,
+        now: Time,
+    ) -> ClientStatus {
         ClientStatus {
             locator: Some(self.locator),
             state: self.record.state(),
@@ -372,6 +381,7 @@ impl Live {
             received: (self.received.packets, self.received.bytes),
             switches: self.record.total_switches(),
             age: self.record.age(now),
+            measurement,
         }
     }
 }

@@ -48,7 +48,8 @@ impl Live {
         }
     }
 
-    /// BD-3: a heartbeat an interval, unless data flowed both ways in it, and never less often than every fourth.
+    /// BD-3: a heartbeat an interval, unless data flowed both ways in it, and never less often than every fourth. Where
+    /// something is lost, or round trips are bounded, each is sent: they are the measure.
     pub(super) fn heartbeat(&mut self, shared: &mut Shared, now: Time) {
         if now < self.next_heartbeat || self.confirm.is_some() {
             return;
@@ -58,11 +59,13 @@ impl Live {
         };
         let interval = self.policy.volatility.heartbeat_interval;
         self.next_heartbeat = now + interval;
-        let calm = self.record.state() == State::Attached && !self.announcing;
+        let bounds = &self.policy.volatility;
+        let measured = bounds.latency_volatile_threshold > Span::ZERO || bounds.jitter_threshold > Span::ZERO;
+        let calm = self.record.state() == State::Attached && !self.announcing && !self.health.is_losing();
         let busy = self.sent_since && self.received_since;
         self.sent_since = false;
         self.received_since = false;
-        if calm && busy && self.suppressed < MAX_SUPPRESSED {
+        if calm && busy && !measured && self.suppressed < MAX_SUPPRESSED {
             self.suppressed += 1;
             return;
         }
@@ -70,16 +73,19 @@ impl Live {
         if self.announcing {
             self.next_heartbeat = now + shared.rto(path).min(interval);
         }
+        let (highest, received) = self.health.newest_tally();
         let body = Heartbeat {
             binding_epoch: self.record.epoch(),
             client_time_ms: self.session_ms(now),
-            sent: self.sent_on_binding,
-            received: self.received_on_binding,
-            highest: self.ring.highest_received(),
+            sent: self.ring.counters().own_sent,
+            received,
+            highest,
             policy_sequence: 1,
         };
         let packet = self.seal_query(&body);
-        self.health.heartbeat_sent(self.control_sent, now);
+        if let Some(path) = shared.path_mut(path) {
+            path.echoes.asked(self.control_sent, now);
+        }
         shared.send(path, &packet);
     }
 
@@ -97,7 +103,7 @@ impl Live {
             let (id, token) = (path.id, path.token);
             let body = PathProbe { transport_id: id, client_time_ms: self.session_ms(now), token };
             let packet = self.seal_query(&body);
-            shared.paths[index].probe_sent(self.control_sent, now);
+            shared.paths[index].echoes.asked(self.control_sent, now);
             shared.send(id, &packet);
         }
     }

@@ -183,12 +183,12 @@ impl Live {
         };
         let path = attempt.path;
         // Of several copies nobody knows which one was answered; where nothing is known, a bound is better than nothing.
-        let unknown = shared.path(path).is_some_and(|path| path.rtt.smoothed().is_none());
+        let unknown = shared.path(path).is_some_and(|path| path.echoes.rtt().smoothed().is_none());
         let round_trip = (attempt.copies == 1 || unknown).then(|| now.since(attempt.first_sent));
         let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
         found.observed = Some(ack.observed);
         if let Some(round_trip) = round_trip {
-            found.answered(round_trip, now);
+            found.measured(round_trip, now);
         }
         let tuple = found.tuple();
         let from = self.active_path();

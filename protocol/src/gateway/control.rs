@@ -6,6 +6,7 @@ use super::freshness::difference_ms;
 use super::lanes::{Mutation, digest};
 use super::session::Session;
 use super::shard::Context;
+use crate::health::Report;
 use crate::ident::{Arrival, TransportId};
 use crate::machine::{Input, NewBinding, State};
 use crate::reason::Reason;
@@ -60,7 +61,10 @@ impl Session {
         }
         self.route = arrival.route;
         let binding = NewBinding { tuple: arrival.tuple, transport: body.transport_id, validated: true };
+        // HELLO_ACK went out when the record was made, and this is what it was answered by.
+        let round_trip = context.now.since(self.record.created());
         self.apply(&[Input::HandshakeComplete { binding }], context);
+        self.rtt.sample(round_trip);
         let ack = self.heartbeat_ack(header.counter, 0, context.now);
         self.remember(header, digest, arrival, Some(ack.clone()));
         self.reply(arrival, ack, context)
@@ -90,6 +94,7 @@ impl Session {
                 self.credit_unvalidated(&arrival.tuple, length);
                 if body.binding_epoch == epoch {
                     self.validate(epoch, context);
+                    self.take_report(&body, header.key_epoch, now);
                 }
             }
             _ => {
@@ -106,6 +111,15 @@ impl Session {
         // Calm may have lasted long enough by now (T07).
         self.review(context);
         answered
+    }
+
+    /// What the client counted on the active binding (SM-14). Its first heartbeat there answers the REATTACH_ACK.
+    fn take_report(&mut self, body: &Heartbeat, key_epoch: u8, now: Time) {
+        if self.rtt.smoothed().is_none() {
+            self.rtt.sample(now.since(self.health.made()));
+        }
+        let report = Report { key_epoch, sent: body.sent, received: body.received, highest: body.highest };
+        self.health.reported(body.binding_epoch, &report, &self.ring.counters(), &self.policy, now);
     }
 
     /// PATH_PROBE: stores or validates a standby path, and never touches anything in use (SP-2 to SP-4, INV-35).
@@ -184,13 +198,14 @@ impl Session {
     }
 
     fn heartbeat_ack(&mut self, echo: u64, flags: u8, now: Time) -> ControlPacket {
+        let (highest, received) = self.health.newest_tally();
         let ack = HeartbeatAck {
             echo,
             binding_epoch: self.record.epoch(),
             gateway_time_ms: self.session_ms(now),
-            sent: self.counts.sent,
-            received: self.counts.received,
-            highest: self.ring.highest_received(),
+            sent: self.ring.counters().own_sent,
+            received,
+            highest,
             state: self.record.state() as u8,
             flags,
         };

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::health::Measurement;
 use crate::ident::{Locator, PublicKey, TransportId, Tuple};
 use crate::machine::{State, Transition};
 use crate::reason::Reason;
@@ -100,4 +101,6 @@ pub struct SessionView {
     pub switches: u64,
     /// Age since T01.
     pub age: Span,
+    /// What is measured of the active path.
+    pub measurement: Measurement,
 }

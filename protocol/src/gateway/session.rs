@@ -12,7 +12,7 @@ use super::lanes::LastMutation;
 use super::shard::{Context, Inner};
 use super::standby::StandbyTable;
 use super::{Birth, SessionKey};
-use crate::health::{PathHealth, Rtt};
+use crate::health::{Measurement, PathHealth, RoundTrips, Rtt};
 use crate::ident::{Arrival, Locator, PublicKey, Tuple};
 use crate::key_ring::KeyRing;
 use crate::keys::Side;
@@ -47,13 +47,6 @@ pub(super) struct Traffic {
     bytes: u64,
 }
 
-/// Counts since the binding's start, as HEARTBEAT_ACK reports them (SM-14).
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct BindingCounts {
-    pub(super) sent: u64,
-    pub(super) received: u64,
-}
-
 pub(super) struct Session {
     pub(super) record: Record,
     pub(super) locator: Locator,
@@ -71,10 +64,11 @@ pub(super) struct Session {
     pub(super) last: LastMutation,
     pub(super) offset: ClockOffset,
     pub(super) health: PathHealth,
+    /// The round trip of the active path: from the commit to the first heartbeat that names its epoch.
+    pub(super) rtt: Rtt,
     pub(super) hints: Hints,
     pub(super) standby: StandbyTable,
     pub(super) attempts: Bucket,
-    pub(super) counts: BindingCounts,
     /// What may still be sent to an unvalidated binding, in bytes.
     credit: u64,
     pub(super) route: u32,
@@ -103,10 +97,10 @@ impl Session {
             last: LastMutation::default(),
             offset: ClockOffset::new(difference_ms(0, birth.client_time_ms), now),
             health: PathHealth::new(0, now),
+            rtt: Rtt::default(),
             hints: Hints::default(),
             standby: StandbyTable::default(),
             attempts: Bucket::full(policy.limits.reattach_per_session, now),
-            counts: BindingCounts::default(),
             credit: 0,
             route: birth.arrival.route,
             queue: birth.arrival.queue,
@@ -135,8 +129,7 @@ impl Session {
         let peer_to_peer = context.pool.is_other_client(inner) && !self.policy.access.client_to_client;
         self.heard_under(header.key_epoch, context);
         if on_active {
-            self.health.heard(now);
-            self.counts.received += 1;
+            self.health.delivered(now);
             self.queue = arrival.queue;
             // DATA on the active tuple carries the current epoch: it validates as well (PV-3).
             self.credit_unvalidated(&arrival.tuple, received_bytes);
@@ -165,7 +158,6 @@ impl Session {
             self.credit = self.credit.checked_sub(packet.len() as u64).ok_or(Reason::AmplificationLimit)?;
         }
         self.ring.seal_data(self.locator, epoch as u8, packet)?;
-        self.counts.sent += 1;
         self.sent.packets += 1;
         self.sent.bytes += inner_len as u64;
         Ok(Outbound { tuple, route: self.route, session: key })
@@ -185,8 +177,7 @@ impl Session {
     pub(super) fn next_timeout(&self, now: Time) -> Time {
         let mut next = self.record.next_deadline(&self.policy).min(self.next_hint()).min(self.ring.erase_at());
         if self.record.active().is_some() {
-            // The gateway measures no round trip; its only signals are silence and loss (SM-14).
-            next = next.min(self.health.next_check(&self.policy, &Rtt::default(), now));
+            next = next.min(self.health.next_check(&self.policy, RoundTrips::Gateway(&self.rtt), now));
         }
         if self.has_candidate() {
             next = next.min(self.record.earliest_start(&self.policy, now));
@@ -202,7 +193,8 @@ impl Session {
         self.standby.expire(self.policy.transport.candidate_ttl, now);
         let mut inputs: ArrayVec<Input, 16> = due(&self.record, &self.policy, now).into_iter().collect();
         if self.record.active().is_some() {
-            inputs.extend(self.health.judge(&self.policy, &Rtt::default(), now));
+            let round_trips = RoundTrips::Gateway(&self.rtt);
+            inputs.extend(self.health.judge(&self.policy, &self.ring.counters(), round_trips, now));
         }
         if self.has_candidate() {
             inputs.push(Input::RecoveryStart { exempt: false });
@@ -226,7 +218,7 @@ impl Session {
         self.last_reason = Some(transition.reason);
         if matches!(transition.id, TransitionId::T01 | TransitionId::T11) {
             self.health = PathHealth::new(transition.epoch, context.now);
-            self.counts = BindingCounts::default();
+            self.rtt = Rtt::default();
             if let Some(active) = transition.active {
                 self.standby.remove(active.transport);
             }
@@ -327,6 +319,11 @@ impl Session {
             && self.standby.has_validated_besides(self.record.active().map(|binding| binding.transport))
     }
 
+    /// What is measured of the active path (SM-14); the audit record of T03 says it.
+    pub(super) fn measurement(&self, now: Time) -> Measurement {
+        self.health.measurement(&self.policy, RoundTrips::Gateway(&self.rtt), now)
+    }
+
     pub(super) fn view(&self, now: Time) -> SessionView {
         let active = self.record.active();
         SessionView {
@@ -346,6 +343,7 @@ impl Session {
             sent: (self.sent.packets, self.sent.bytes),
             switches: self.record.total_switches(),
             age: self.record.age(now),
+            measurement: self.measurement(now),
         }
     }
 }

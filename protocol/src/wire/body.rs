@@ -168,9 +168,9 @@ message! {
     Heartbeat {
         binding_epoch: u64 = "last `binding_epoch` acknowledged",
         client_time_ms: u64 = "client's session time in ms (AR-5)",
-        sent: u64 = "DATA packets sent to the gateway since the binding's start",
-        received: u64 = "DATA packets received from it since the binding's start",
-        highest: u64 = "highest DATA counter received from it",
+        sent: u64 = "DATA packets sent to the gateway under the key epoch of this message: the highest counter",
+        received: u64 = "DATA packets received from it on this binding, of those up to `highest`",
+        highest: u64 = "DATA counter from it up to which everything has come or is lost; 0 while that is unknown",
         policy_sequence: u32 = "sequence of the policy in force",
     }
 
@@ -179,9 +179,9 @@ message! {
         echo: u64 = "counter of the message answered",
         binding_epoch: u64 = "current `binding_epoch`",
         gateway_time_ms: u64 = "gateway's session time in ms",
-        sent: u64 = "DATA packets sent to the client since the binding's start",
-        received: u64 = "DATA packets received from it since the binding's start",
-        highest: u64 = "highest DATA counter received from it",
+        sent: u64 = "DATA packets sent to the client under the key epoch of this message: the highest counter",
+        received: u64 = "DATA packets received from it on this binding, of those up to `highest`",
+        highest: u64 = "DATA counter from it up to which everything has come or is lost; 0 while that is unknown",
         state: u8 = "state of the gateway's record, by its number",
         flags: u8 = "1 UNBOUND: not from the bound tuple; 2 REKEY_WANTED; 4 DRAINING",
     }
