@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use jumpgate_protocol::client::ClientEvent;
+use jumpgate_protocol::ident::TransportId;
+use jumpgate_protocol::machine::State;
 use jumpgate_protocol::policy::{Policy, Profile, Rate};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Span;
 use jumpgate_protocol::wire::MessageType;
-use jumpgate_sim::{World, WorldConfig};
+use jumpgate_sim::{Impairment, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
 const ATTACKER: &str = "203.0.113.66:6666";
@@ -192,4 +194,28 @@ fn tc30_the_operator_ends_a_session_and_the_client_knows_why() {
     });
     assert!(told);
     assert!(world.shards().iter().all(|shard| shard.is_empty()));
+}
+
+#[test]
+fn a31_a_request_for_one_path_that_is_delivered_from_another_leaves_both_ends_on_one_path() {
+    let mut world = world(2);
+    world.client(0).links.get_mut(&2).unwrap().up = Impairment { blackhole: true, ..Impairment::default() };
+    world.move_to(0, 2).unwrap();
+    world.run_for(MS(1));
+    let (_, request) = captured(&mut world, MessageType::ReattachRequest).remove(0);
+    let bound = world.client(0).links[&1].external;
+    world.inject(bound, &request);
+    world.run_for(MS(30));
+    let now = world.now();
+    let status = world.client(0).client.status(now);
+    assert_ne!(status.active, Some(TransportId(2)), "RS-4: an answer that comes by another path binds nothing");
+    // L-4: whoever moved it by mistake loses it to the next request.
+    world.client(0).links.get_mut(&2).unwrap().up = Impairment::default();
+    world.run_for(MS(12_000));
+    let now = world.now();
+    let status = world.client(0).client.status(now);
+    let views: Vec<_> = world.shards().iter().flat_map(|shard| shard.views(now)).collect();
+    assert_eq!((status.state, views[0].state), (State::Attached, State::Attached));
+    assert_eq!((status.active, status.epoch), (views[0].transport, views[0].epoch));
+    assert_eq!(world.checker().violations(), &[] as &[String]);
 }

@@ -30,7 +30,7 @@ impl Live {
             MessageType::Data => self.data_in(&header, path, packet, now).map(Some),
             MessageType::HeartbeatAck => self.heartbeat_ack(shared, &header, path, packet, now).map(|()| None),
             MessageType::PathProbeAck => self.path_probe_ack(shared, &header, path, packet, now).map(|()| None),
-            MessageType::ReattachAck => self.reattach_ack(shared, &header, packet, now).map(|()| None),
+            MessageType::ReattachAck => self.reattach_ack(shared, &header, path, packet, now).map(|()| None),
             MessageType::ReattachReject => self.reattach_reject(shared, &header, packet, now).map(|()| None),
             MessageType::ReattachHint => self.reattach_hint(shared, &header, packet, now).map(|()| None),
             MessageType::RekeyAck => self.rekey_ack(shared, &header, path, packet, now).map(|()| None),

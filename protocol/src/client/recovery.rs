@@ -173,6 +173,7 @@ impl Live {
         &mut self,
         shared: &mut Shared,
         header: &Header,
+        from: TransportId,
         packet: &mut [u8],
         now: Time,
     ) -> Result<(), Reason> {
@@ -182,6 +183,10 @@ impl Live {
             return Err(Reason::ReplayDetected);
         };
         let path = attempt.path;
+        if from != path {
+            // RS-4: it goes to the new tuple only. What comes by another path says that the request went astray.
+            return Err(Reason::WrongTransport);
+        }
         // Of several copies nobody knows which one was answered; where nothing is known, a bound is better than nothing.
         let unknown = shared.path(path).is_some_and(|path| path.echoes.rtt().smoothed().is_none());
         let round_trip = (attempt.copies == 1 || unknown).then(|| now.since(attempt.first_sent));
@@ -191,7 +196,7 @@ impl Live {
             found.measured(round_trip, now);
         }
         let tuple = found.tuple();
-        let from = self.active_path();
+        let left = self.active_path();
         let binding = NewBinding { tuple, transport: path, validated: true };
         let (left_at, heard_at) = (self.left_attached_at, self.heard_before_leaving);
         self.known_epoch = self.known_epoch.max(ack.binding_epoch);
@@ -199,7 +204,7 @@ impl Live {
         self.apply(shared, &[input], now);
         if self.record.state() == State::Attached {
             shared.events.push_back(ClientEvent::Switched {
-                from,
+                from: left,
                 to: path,
                 epoch: ack.binding_epoch,
                 detail: Reason::from_number(ack.detail),

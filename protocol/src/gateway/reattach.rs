@@ -110,7 +110,9 @@ impl Session {
         // C08
         let active = self.record.active().copied();
         let same_tuple = active.is_some_and(|binding| binding.tuple == arrival.tuple);
-        if self.record.state() == State::Attached && same_tuple {
+        let same_path = same_tuple && active.is_some_and(|binding| binding.transport == request.transport_id);
+        // A request for another path that comes by this one, as a NAT or an attacker may have it, asks for a change.
+        if self.record.state() == State::Attached && same_path {
             return Ok(Verdict::AlreadyBound);
         }
         self.attempts
