@@ -23,6 +23,6 @@ pub use record::{Binding, MAX_SWITCHES_IN_WINDOW, Record, Retiring, SWITCH_WINDO
 pub use run::{MAX_TRANSITIONS_PER_STEP, Refusal, Transition, Transitions, due, reattach, run};
 pub use state::State;
 pub use step::step;
-pub use table::{Row, TABLE, TransitionId, render_markdown};
+pub use table::{Row, RowSide, TABLE, TransitionId, render_markdown};
 
 pub use crate::keys::Side;

@@ -1,0 +1,202 @@
+//! All live sessions of a trace, births and ends (V-BIRTH, V-END), and what gaps excuse (OB-06).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use jumpgate_protocol::ident::SessionIdentity;
+
+use super::Code;
+use super::schema::{Complaint, Seen, SessionFields};
+use super::session::{Fate, Session, Slack};
+use crate::chain::Role;
+
+/// Ended sessions that are remembered, so that a name used again is noticed; 16 bytes and a little each. The oldest are
+/// forgotten first.
+const ENDED_MAX: usize = 1 << 20;
+
+/// Follows every live session. Memory is bounded by their number.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    live: HashMap<(Role, SessionIdentity), Session>,
+    ended: HashSet<(Role, SessionIdentity)>,
+    ended_order: VecDeque<(Role, SessionIdentity)>,
+    /// Lost records of each worker that no session's own gap accounts for: sessions may miss some of them.
+    unaccounted: HashMap<Option<u64>, u64>,
+    counts: Counts,
+}
+
+/// What a trace held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) sessions: u64,
+    pub(super) ended: u64,
+    /// Lost with a process that ended without ChainEnd.
+    pub(super) lost: u64,
+    pub(super) gaps: u64,
+    pub(super) gap_records: u64,
+    /// Known only from the middle of their life, since earlier records were not given.
+    pub(super) begun_before: u64,
+}
+
+impl Sessions {
+    pub(super) const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Sessions that have not ended.
+    pub(super) fn open(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Judges a record that belongs to a session. `begins_late`: earlier files of the chain were not given.
+    pub(super) fn record(
+        &mut self,
+        seen: &Seen<'_>,
+        fields: SessionFields,
+        begins_late: bool,
+        slack: Slack,
+        complaints: &mut Vec<Complaint>,
+    ) {
+        if seen.row.name == "AuditGap" {
+            return self.session_gap(seen, fields, complaints);
+        }
+        let key = (seen.role, fields.id);
+        let excused = self.unaccounted.get(&seen.worker).is_some_and(|lost| *lost > 0);
+        let Some(session) = self.live.get_mut(&key) else {
+            if self.ended.contains(&key) {
+                let (code, expected) = match seen.row.name {
+                    "SessionCreated" => (Code::Birth, "a name that was never used"),
+                    _ => (Code::End, "no record after SessionTerminated"),
+                };
+                complaints.push(Complaint::new(code, expected, seen.row.name));
+                return;
+            }
+            return self.first(seen, fields, begins_late || excused, slack, complaints);
+        };
+        if excused && !session.is_continued_by(seen, fields) && fields.version >= session.version() {
+            let adopted = Session::adopt(seen, fields, false);
+            session.skip_to(SessionFields { state: adopted.state, version: adopted.version(), ..fields });
+        }
+        if session.record(seen, fields, slack, complaints) == Fate::Ends {
+            self.live.remove(&key);
+            self.counts.ended += 1;
+            self.remember(key);
+        }
+    }
+
+    /// A gap of a whole ring.
+    pub(super) fn ring_gap(&mut self, seen: &Seen<'_>) {
+        let count = seen.object.number("count").unwrap_or(0);
+        self.counts.gaps += 1;
+        self.counts.gap_records = self.counts.gap_records.saturating_add(count);
+        let lost = self.unaccounted.entry(seen.worker).or_default();
+        *lost = lost.saturating_add(count);
+    }
+
+    /// The process ended without ChainEnd: its sessions are gone with it (OW-9).
+    pub(super) fn crashed(&mut self) {
+        self.counts.lost += self.live.len() as u64;
+        let keys: Vec<_> = self.live.drain().map(|(key, _)| key).collect();
+        keys.into_iter().for_each(|key| self.remember(key));
+        self.unaccounted.clear();
+    }
+
+    /// The trace ends in good order: what its sessions still owe, and which are overdue.
+    pub(super) fn finish(
+        &mut self,
+        now_ms: u64,
+        slack: Slack,
+        mut complain: impl FnMut(SessionIdentity, Vec<Complaint>),
+    ) {
+        let mut open: Vec<_> = self.live.values_mut().collect();
+        open.sort_by_key(|session| session.id.0);
+        for session in open {
+            let mut complaints = Vec::new();
+            session.close(&mut complaints);
+            session.in_time(now_ms, slack, &mut complaints);
+            if !complaints.is_empty() {
+                complain(session.id, complaints);
+            }
+        }
+    }
+
+    fn first(
+        &mut self,
+        seen: &Seen<'_>,
+        fields: SessionFields,
+        excused: bool,
+        slack: Slack,
+        complaints: &mut Vec<Complaint>,
+    ) {
+        self.counts.sessions += 1;
+        let born = seen.row.name == "SessionCreated";
+        let mut session = Session::adopt(seen, fields, born);
+        if born {
+            let fresh =
+                SessionFields { state: jumpgate_protocol::machine::State::Birth, version: 0, epoch: 0, ..fields };
+            if fields != fresh {
+                let found = format!("{} version {} epoch {}", fields.state, fields.version, fields.epoch);
+                complaints.push(Complaint::new(Code::Birth, "BIRTH, version 0, epoch 0", found));
+            }
+        } else {
+            self.counts.begun_before += 1;
+            if !excused {
+                complaints.push(Complaint::new(Code::Birth, "SessionCreated first", seen.row.name));
+            }
+            if session.record(seen, fields, slack, complaints) == Fate::Ends {
+                self.counts.ended += 1;
+                return self.remember((seen.role, fields.id));
+            }
+        }
+        self.live.insert((seen.role, fields.id), session);
+    }
+
+    fn session_gap(&mut self, seen: &Seen<'_>, fields: SessionFields, complaints: &mut Vec<Complaint>) {
+        let count = seen.object.number("count").unwrap_or(0);
+        self.counts.gaps += 1;
+        let unaccounted = self.unaccounted.entry(seen.worker).or_default();
+        // A ring's gap counts the same records; alone, a session's gap speaks for itself.
+        if *unaccounted == 0 {
+            self.counts.gap_records = self.counts.gap_records.saturating_add(count);
+        }
+        *unaccounted = unaccounted.saturating_sub(count);
+        let key = (seen.role, fields.id);
+        let (from, to) = (seen.object.number("from_version"), seen.object.number("to_version"));
+        if to != Some(fields.version) || from > to {
+            let found = format!("{} to {}", from.unwrap_or(0), to.unwrap_or(0));
+            complaints.push(Complaint::new(Code::Version, format!("a gap up to version {}", fields.version), found));
+        }
+        if self.ended.contains(&key) {
+            complaints.push(Complaint::new(Code::End, "no record after SessionTerminated", "AuditGap"));
+            return;
+        }
+        let counts = &mut self.counts;
+        let session = self.live.entry(key).or_insert_with(|| {
+            counts.sessions += 1;
+            counts.begun_before += 1;
+            Session::adopt(seen, fields, false)
+        });
+        // What is lost is the version that it has, or later ones; a hole before the gap is not covered by it.
+        let next = session.version().saturating_add(1);
+        if from.is_some_and(|from| from > next) || fields.version < session.version() {
+            let found = format!("from version {}", from.unwrap_or(0));
+            complaints.push(Complaint::new(Code::Version, format!("a gap from version {next} at the latest"), found));
+        }
+        session.skip_to(fields);
+        if fields.state == jumpgate_protocol::machine::State::Terminated {
+            self.live.remove(&key);
+            self.counts.ended += 1;
+            self.remember(key);
+        }
+    }
+
+    fn remember(&mut self, key: (Role, SessionIdentity)) {
+        if self.ended_order.len() == ENDED_MAX
+            && let Some(oldest) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
+        if self.ended.insert(key) {
+            self.ended_order.push_back(key);
+        }
+    }
+}
