@@ -305,7 +305,7 @@ fn new_desk(config: &Config, policy: &Arc<Policy>, inner_mtu: u32, endpoints: &[
     let pool = &config.inside.pool;
     let clients = config.clients.iter().map(|client| {
         let psk = client.psk.as_ref().map(|psk| **psk);
-        (client.public_key, ClientEntry { psk, inner_index: client.index, policy: None })
+        (client.public_key, ClientEntry { psk, inner_index: client.index, ..ClientEntry::default() })
     });
     let desk = DeskConfig {
         secret: config.secret.clone(),

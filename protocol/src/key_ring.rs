@@ -4,14 +4,11 @@
 use crate::crypto::{DefaultAead, SharedSecret};
 use crate::health::Counters;
 use crate::ident::{Locator, SessionIdentity};
-use crate::keys::{EpochKeys, Root, Side};
+use crate::keys::{EpochKeys, KeyLimits, Root, Side};
 use crate::reason::Reason;
 use crate::replay::ReplayWindow;
 use crate::time::{Span, Time};
 use crate::wire::{self, Body, ControlPacket, Header, MessageType, RekeyAck, RekeyInit};
-
-/// No key seals more packets than that in one direction (KY-6, suite 1).
-const PACKET_LIMIT: u64 = 1 << 60;
 
 /// A rekey that is complete: the peer has shown that it has the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +23,8 @@ struct KeySet {
     keys: EpochKeys<DefaultAead>,
     data_sent: u64,
     window: ReplayWindow,
+    /// Packets that named this key epoch and did not open.
+    failures: u64,
 }
 
 /// Agreed on, not yet used.
@@ -53,13 +52,20 @@ pub(crate) struct KeyRing {
     identity: SessionIdentity,
     side: Side,
     window_bits: usize,
+    limits: KeyLimits,
 }
 
 impl KeyRing {
     /// The keys of key epoch 0.
-    pub(crate) fn new(root: Root, identity: SessionIdentity, side: Side, window_bits: usize) -> Self {
+    pub(crate) fn new(
+        root: Root,
+        identity: SessionIdentity,
+        side: Side,
+        window_bits: usize,
+        limits: KeyLimits,
+    ) -> Self {
         let current = KeySet::derive(&root, 0, &identity, side, window_bits);
-        Self { current, next: None, previous: None, unconfirmed: None, root, identity, side, window_bits }
+        Self { current, next: None, previous: None, unconfirmed: None, root, identity, side, window_bits, limits }
     }
 
     /// The key epoch that is sent with.
@@ -76,6 +82,16 @@ impl KeyRing {
     /// DATA packets under the present keys, in the direction that has more of them (RK-1, KY-6).
     pub(crate) fn volume(&self) -> u64 {
         self.current.data_sent.max(self.current.window.highest())
+    }
+
+    /// Whether the present keys may seal no more: the session ends (KY-6, T25).
+    pub(crate) const fn is_used_up(&self) -> bool {
+        self.current.data_sent >= self.limits.packets
+    }
+
+    /// Whether so much failed to open under the present keys that fresh ones are wanted (RK-5).
+    pub(crate) const fn is_under_attack(&self) -> bool {
+        self.current.failures >= self.limits.forgeries
     }
 
     /// Whether next keys wait for their first packet.
@@ -149,10 +165,10 @@ impl KeyRing {
     /// Seals a DATA packet in place under the next counter of the present key epoch.
     #[inline]
     pub(crate) fn seal_data(&mut self, locator: Locator, tag: u8, packet: &mut [u8]) -> Result<(), Reason> {
-        let set = &mut self.current;
-        if set.data_sent >= PACKET_LIMIT {
+        if self.is_used_up() {
             return Err(Reason::CounterLimitReached);
         }
+        let set = &mut self.current;
         set.data_sent += 1;
         let kind = MessageType::Data;
         let header = Header { kind, flags: 0, key_epoch: set.byte(), tag, locator, counter: set.data_sent };
@@ -175,21 +191,30 @@ impl KeyRing {
             self.other(header.key_epoch, now).ok_or(Reason::KeyEpochUnknown)?
         };
         set.window.check(header.counter)?;
-        let inner = wire::open_data(&set.keys.data_open, header, packet)?;
-        set.window.mark(header.counter);
-        Ok(inner)
+        match wire::open_data(&set.keys.data_open, header, packet) {
+            Ok(inner) => {
+                set.window.mark(header.counter);
+                Ok(inner)
+            }
+            Err(reason) => {
+                set.failures += 1;
+                Err(reason)
+            }
+        }
     }
 
     /// Opens a control message, but REATTACH_REQUEST.
     pub(crate) fn open_control<B: Body>(&mut self, header: &Header, packet: &mut [u8], now: Time) -> Result<B, Reason> {
-        let keys = self.receiving(header.key_epoch, now)?;
-        B::parse(wire::open(&keys.control_open, header, packet)?).map_err(|error| error.reason())
+        let set = self.receiving(header.key_epoch, now)?;
+        let opened = wire::open(&set.keys.control_open, header, packet).inspect_err(|_| set.failures += 1)?;
+        B::parse(opened).map_err(|error| error.reason())
     }
 
     /// Opens a REATTACH_REQUEST.
     pub(crate) fn open_proof<B: Body>(&mut self, header: &Header, packet: &mut [u8], now: Time) -> Result<B, Reason> {
-        let keys = self.receiving(header.key_epoch, now).map_err(|_| Reason::AuthFail)?;
-        B::parse(wire::open(&keys.proof, header, packet)?).map_err(|error| error.reason())
+        let set = self.receiving(header.key_epoch, now).map_err(|_| Reason::AuthFail)?;
+        let opened = wire::open(&set.keys.proof, header, packet).inspect_err(|_| set.failures += 1)?;
+        B::parse(opened).map_err(|error| error.reason())
     }
 
     /// Seals a control message under that counter; REATTACH_REQUEST under the proof key (KY-2).
@@ -202,11 +227,11 @@ impl KeyRing {
         wire::seal(key, header, body)
     }
 
-    fn receiving(&mut self, byte: u8, now: Time) -> Result<&EpochKeys<DefaultAead>, Reason> {
+    fn receiving(&mut self, byte: u8, now: Time) -> Result<&mut KeySet, Reason> {
         if byte == self.current.byte() {
-            return Ok(&self.current.keys);
+            return Ok(&mut self.current);
         }
-        self.other(byte, now).map(|set| &set.keys).ok_or(Reason::KeyEpochUnknown)
+        self.other(byte, now).ok_or(Reason::KeyEpochUnknown)
     }
 
     /// The set of that byte besides the present one; the previous one only within its overlap.
@@ -221,7 +246,7 @@ impl KeyRing {
 impl KeySet {
     fn derive(root: &Root, epoch: u32, identity: &SessionIdentity, side: Side, window_bits: usize) -> Self {
         let keys = EpochKeys::derive(root, epoch, identity, side);
-        Self { epoch, keys, data_sent: 0, window: ReplayWindow::new(window_bits) }
+        Self { epoch, keys, data_sent: 0, window: ReplayWindow::new(window_bits), failures: 0 }
     }
 
     #[inline]

@@ -7,6 +7,27 @@ use crate::entropy::Entropy;
 use crate::ident::SessionIdentity;
 use crate::wire::{Body, RekeyAck, RekeyInit};
 
+/// How much may be done with one key (KY-6). Not a policy: no configuration raises it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyLimits {
+    /// DATA packets that it seals, in one direction. At the limit sending stops.
+    pub packets: u64,
+    /// Packets that failed to open under it before fresh keys are wanted (RK-5). No count of failures ends a session.
+    pub forgeries: u64,
+}
+
+impl KeyLimits {
+    /// Of suite 1. 2^60 packets by KY-6. RFC 9001 §6.6 allows 2^36 failures under a ChaCha20-Poly1305 key; 2^20 is far
+    /// below that, and far above what packets damaged on the way amount to.
+    pub const SUITE_1: Self = Self { packets: 1 << 60, forgeries: 1 << 20 };
+
+    /// Of each limit the lower one.
+    #[must_use]
+    pub fn lower_of(self, other: Self) -> Self {
+        Self { packets: self.packets.min(other.packets), forgeries: self.forgeries.min(other.forgeries) }
+    }
+}
+
 /// Contexts of [`blake3::derive_key`]. A key derived under one of them has no other use (KY-2).
 mod context {
     pub(super) const SESSION_ROOT: &str = "jumpgate v1 session root";

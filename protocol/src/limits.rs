@@ -84,6 +84,17 @@ impl SourceTable {
         Self { rate, capacity: capacity.max(1), buckets: HashMap::new(), order: VecDeque::new() }
     }
 
+    /// Another rate and size from now on. A source keeps what it has used up; beyond the size the oldest are forgotten.
+    pub fn set_limits(&mut self, rate: Rate, capacity: usize) {
+        self.rate = rate;
+        self.capacity = capacity.max(1);
+        while self.buckets.len() > self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.buckets.remove(&oldest);
+        }
+    }
+
     /// Takes one token of that source.
     ///
     /// # Errors

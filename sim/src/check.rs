@@ -103,6 +103,16 @@ impl Checker {
         self.violations.extend(violation);
     }
 
+    /// Another policy is in force from now on. What runs keeps its bound (RL-4), so of both the wider one is judged by.
+    pub(crate) fn also_allow(&mut self, policy: &Policy) {
+        let other = Self::new(policy).bounds;
+        let own = &mut self.bounds;
+        own.recovering = own.recovering.max(other.recovering);
+        own.volatile = own.volatile.max(other.volatile);
+        own.transportless = own.transportless.max(other.transportless);
+        own.switches = own.switches.max(other.switches);
+    }
+
     /// The gateway lost its sessions; what it opens from now on is new.
     pub(crate) fn forget_gateway(&mut self) {
         self.sessions.clear();

@@ -125,11 +125,14 @@ impl World {
         match &event.kind {
             EventKind::Transition(transition) => {
                 self.checker.transition(event.locator, transition);
+                if !transition.to.is_live() {
+                    self.ended.push((event.locator, transition.id, transition.reason));
+                }
                 self.amplification.transition(event.locator, transition, self.arriving);
             }
             EventKind::Validated { .. } => self.amplification.validated(event.locator),
             EventKind::Rekeyed { key_epoch, .. } => self.rekeyed.push((self.now, *key_epoch)),
-            EventKind::Created | EventKind::RecoveryComplete { .. } | EventKind::Refused { .. } => {}
+            _ => self.noted.push((self.now, event.locator, event.kind.clone())),
         }
         if let Some(old) = self.desk.session_event(event) {
             self.terminate(old, Reason::SessionReplaced);
@@ -184,6 +187,9 @@ impl World {
     pub(crate) fn deliver_to_peer(&mut self, peer: SocketAddr, packet: &[u8]) {
         let violations = [self.nonces.sealed(Sealer::Gateway, packet), self.amplification.sent(peer, packet)];
         violations.into_iter().for_each(|violation| self.checker.found(violation));
+        if packet.first().is_some_and(|kind| *kind == MessageType::PolicyUpdate as u8) {
+            self.updates.push(packet.to_vec());
+        }
         if self.is_censored(packet) {
             return;
         }

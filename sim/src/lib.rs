@@ -10,6 +10,7 @@ mod check;
 mod churn;
 mod exchange;
 mod net;
+mod operator;
 mod oracle;
 mod world;
 

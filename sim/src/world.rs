@@ -8,10 +8,10 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use jumpgate_protocol::entropy::SeededEntropy;
-use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
+use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, EventKind, HandshakeDesk, Shard, ShardConfig};
 use jumpgate_protocol::handshake::StaticSecret;
-use jumpgate_protocol::ident::{Locator, TransportId};
-use jumpgate_protocol::machine::{Evidence, State};
+use jumpgate_protocol::ident::{Locator, PublicKey, TransportId};
+use jumpgate_protocol::machine::{Evidence, State, TransitionId};
 use jumpgate_protocol::policy::{Policy, Rate};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
@@ -114,6 +114,12 @@ pub struct World {
     pub rekeyed: Vec<(Time, u32)>,
     /// Messages that the network swallows, whoever sends them.
     pub censored: Vec<MessageType>,
+    /// How sessions ended at the gateway, in their order.
+    pub(crate) ended: Vec<(Locator, TransitionId, Reason)>,
+    /// Every POLICY_UPDATE that the gateway sent.
+    pub(crate) updates: Vec<Vec<u8>>,
+    /// What else the gateway told of its sessions: when, of which, what.
+    pub noted: Vec<(Time, Locator, EventKind)>,
     /// Datagrams that clients sent, for replay; kept only if asked for.
     pub capture: Option<Vec<(SocketAddr, Vec<u8>)>>,
 }
@@ -146,6 +152,9 @@ impl World {
             received: Vec::new(),
             rekeyed: Vec::new(),
             censored: Vec::new(),
+            noted: Vec::new(),
+            ended: Vec::new(),
+            updates: Vec::new(),
             capture: None,
         };
         for index in 0..clients {
@@ -421,16 +430,7 @@ impl World {
     }
 
     fn add_client(&mut self, index: usize, paths: u16) {
-        let config = ClientConfig {
-            secret: self.keys.clients[index].clone(),
-            gateway: self.keys.gateway.public(),
-            psk: None,
-            requested_policy: RequestedPolicy::new(),
-            hello_counter: 0,
-            replaces: None,
-        };
-        let entropy = SeededEntropy::new(self.seed ^ ((index as u64 + 1) << 8));
-        let mut client = Client::new(config, Box::new(entropy));
+        let mut client = self.new_client(index, RequestedPolicy::new(), 0, None);
         let mut links = BTreeMap::new();
         for path in 1..=paths {
             let external = self.draw_external();
@@ -449,6 +449,30 @@ impl World {
             clock_ahead: 0,
             accepted: ReplayOracle::default(),
         });
+    }
+
+    pub(crate) fn new_client(
+        &self,
+        index: usize,
+        requested_policy: RequestedPolicy,
+        hello_counter: u64,
+        replaces: Option<Locator>,
+    ) -> Client {
+        let config = ClientConfig {
+            secret: self.keys.clients[index].clone(),
+            gateway: self.keys.gateway.public(),
+            psk: None,
+            requested_policy,
+            hello_counter,
+            replaces,
+        };
+        // Each start of a client draws other randomness.
+        let entropy = SeededEntropy::new(self.seed ^ ((index as u64 + 1) << 8) ^ (hello_counter << 40));
+        Client::new(config, Box::new(entropy))
+    }
+
+    pub(crate) fn public_keys(&self) -> Vec<PublicKey> {
+        self.keys.clients.iter().map(StaticSecret::public).collect()
     }
 
     /// A NAT of its own for every path: another host address each time.

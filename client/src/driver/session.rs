@@ -96,7 +96,10 @@ impl Driver {
                     self.session.trouble = Some(transition.reason);
                 }
             }
-            ClientEvent::Switched { .. } | ClientEvent::Rekeyed { .. } | ClientEvent::Refused { .. } => {}
+            ClientEvent::Switched { .. }
+            | ClientEvent::Rekeyed { .. }
+            | ClientEvent::PolicyChanged { .. }
+            | ClientEvent::Refused { .. } => {}
         }
         Ok(())
     }
@@ -219,6 +222,10 @@ impl Driver {
             }
             ClientEvent::Rekeyed { key_epoch, trigger } => {
                 info!(key_epoch, reason = %trigger, "fresh keys");
+                return;
+            }
+            ClientEvent::PolicyChanged { version, .. } => {
+                info!(%version, "the gateway's policy has changed and is in force");
                 return;
             }
             ClientEvent::Refused { reason, path } => {

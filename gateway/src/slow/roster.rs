@@ -71,7 +71,14 @@ impl Roster {
     /// Follows the life of a session, writes it to the log and says what it means for the steering.
     pub fn follow(&mut self, event: &SessionEvent) -> Option<Steer> {
         self.log(event);
-        let EventKind::Transition(transition) = &event.kind else { return None };
+        let transition = match &event.kind {
+            EventKind::Transition(transition) => transition,
+            EventKind::BirthRefused { .. } => {
+                self.sessions.remove(&event.locator);
+                return None;
+            }
+            _ => return None,
+        };
         if transition.id == TransitionId::T01 {
             let entry = self.sessions.get(&event.locator)?;
             self.holders.insert(entry.inner_index, event.locator);
@@ -131,6 +138,26 @@ impl Roster {
             EventKind::Refused { message, reason, tuple } => {
                 let peer = self.address(tuple.peer);
                 tracing::info!(%session, client, message = message.name(), %reason, peer, "refused");
+            }
+            EventKind::PolicyChanged { sequence, policy, in_force } => {
+                let (reason, version) = (Reason::PolicyChanged, policy.version);
+                tracing::info!(%session, client, %reason, sequence, %version, in_force, "policy");
+            }
+            EventKind::PolicyAcknowledged { sequence } => {
+                tracing::debug!(%session, client, sequence, "the client has the policy");
+            }
+            EventKind::MoveRefused { reason } => tracing::info!(%session, client, %reason, "not asked to move"),
+            EventKind::CompromiseSuspected { evidence } => {
+                let reason = Reason::KeyCompromiseSuspected;
+                tracing::warn!(%session, client, %reason, ?evidence, "the key of this client may be in other hands");
+            }
+            EventKind::KeysUsedUp { key_epoch } => {
+                let reason = Reason::CounterLimitReached;
+                tracing::warn!(%session, client, %reason, key_epoch, "the keys have sealed all that they may");
+            }
+            EventKind::BirthRefused { reason } => {
+                // A defect of ours, and the client finds out by its handshake's timeout.
+                tracing::error!(%session, client, %reason, "a worker did not take a session");
             }
         }
     }

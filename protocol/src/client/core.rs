@@ -11,6 +11,7 @@ use crate::entropy::Entropy;
 use crate::handshake::StaticSecret;
 use crate::health::{Measurement, Rtt};
 use crate::ident::{Locator, PublicKey, TransportId};
+use crate::keys::KeyLimits;
 use crate::machine::{Evidence, State};
 use crate::reason::{Reason, ReasonCounters};
 use crate::time::{Span, Time};
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<ClientEvent>,
     pub(super) counters: ReasonCounters,
+    pub(super) key_limits: KeyLimits,
 }
 
 enum Phase {
@@ -67,8 +69,14 @@ impl Client {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: ReasonCounters::default(),
+            key_limits: KeyLimits::SUITE_1,
         };
         Self { shared, phase: Phase::Idle }
+    }
+
+    /// Lower limits for the keys of sessions to come, so that a test can reach them (KY-6). They never rise.
+    pub fn lower_key_limits(&mut self, limits: KeyLimits) {
+        self.shared.key_limits = self.shared.key_limits.lower_of(limits);
     }
 
     /// A path can be used from now on. Of a path that is up already, what was measured is forgotten: it comes with

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::health::Measurement;
 use crate::ident::{Locator, TransportId};
 use crate::machine::{State, Transition};
+use crate::policy::Version;
 use crate::reason::Reason;
 use crate::time::Span;
 
@@ -64,6 +65,13 @@ pub enum ClientEvent {
         key_epoch: u32,
         /// Why (1211 to 1215).
         trigger: Reason,
+    },
+    /// Another policy is in force (RL-3).
+    PolicyChanged {
+        /// Its number within the session.
+        sequence: u32,
+        /// Its version, as its author chose it.
+        version: Version,
     },
     /// A request was refused.
     Refused {

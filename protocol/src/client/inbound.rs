@@ -34,6 +34,7 @@ impl Live {
             MessageType::ReattachReject => self.reattach_reject(shared, &header, packet, now).map(|()| None),
             MessageType::ReattachHint => self.reattach_hint(shared, &header, packet, now).map(|()| None),
             MessageType::RekeyAck => self.rekey_ack(shared, &header, path, packet, now).map(|()| None),
+            MessageType::PolicyUpdate => self.policy_update(shared, &header, packet, now).map(|()| None),
             MessageType::Terminate => self.peer_terminate(shared, &header, packet, now).map(|()| None),
             _ => Err(Reason::UnknownType),
         };
@@ -85,7 +86,7 @@ impl Live {
         }
         self.known_epoch = self.known_epoch.max(ack.binding_epoch);
         if ack.flags & HeartbeatAck::REKEY_WANTED != 0 {
-            self.rekey_wanted();
+            self.rekey_wanted(ack.flags & HeartbeatAck::FORGERIES != 0);
         }
         let on_active = self.active_path() == Some(path);
         if ack.flags & HeartbeatAck::UNBOUND != 0 {
@@ -160,7 +161,7 @@ impl Live {
     }
 
     /// Lane M: each counter once, and never one below the last (AR-1).
-    fn take_mutation(&mut self, header: &Header) -> Result<(), Reason> {
+    pub(super) fn take_mutation(&mut self, header: &Header) -> Result<(), Reason> {
         if header.counter <= self.last_mutation {
             return Err(Reason::ReplayDetected);
         }

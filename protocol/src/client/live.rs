@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use super::core::Shared;
 use super::event::{ClientEvent, ClientStatus, PathStatus};
+use super::policy::Terms;
 use super::pulse::Confirm;
 use super::recovery::Attempt;
 use super::rekey::Rekeying;
@@ -32,6 +33,7 @@ pub(super) struct Traffic {
 pub(super) struct Live {
     pub(super) record: Record,
     pub(super) policy: Policy,
+    pub(super) terms: Terms,
     pub(super) locator: Locator,
     pub(super) reset_token: [u8; 16],
     pub(super) ring: KeyRing,
@@ -78,7 +80,7 @@ impl Live {
         let reply = established.reply;
         let policy = Policy::decode_snapshot(&reply.policy).map_err(|_| Reason::PolicyInvalid)?;
         let window = policy.security.data_replay_window as usize;
-        let ring = KeyRing::new(established.root, reply.identity, Side::Client, window);
+        let ring = KeyRing::new(established.root, reply.identity, Side::Client, window, shared.key_limits);
         let tuple = shared.path(path).map(|path| path.tuple()).ok_or(Reason::NoCandidateTransports)?;
         let mut live = Self {
             record: Record::new(Side::Client, now),
@@ -108,6 +110,7 @@ impl Live {
             last_reason: None,
             sent: Traffic::default(),
             received: Traffic::default(),
+            terms: Terms::default(),
             policy,
         };
         shared.events.push_back(ClientEvent::Connected {
@@ -235,6 +238,9 @@ impl Live {
     pub(super) fn next_timeout(&self, shared: &Shared, now: Time) -> Time {
         let mut next = self.record.next_deadline(&self.policy).min(self.recovery_timeout(now));
         next = next.min(self.rekey_timeout(now));
+        if self.ring.is_used_up() {
+            next = now;
+        }
         if let Some(path) = self.active_path().and_then(|id| shared.path(id)) {
             next = next.min(self.health.next_check(&self.policy, RoundTrips::Client(&path.echoes), now));
             // Heartbeats begin when HELLO_CONFIRM was answered.
@@ -252,6 +258,9 @@ impl Live {
         let mut inputs: ArrayVec<Input, 16> = due(&self.record, &self.policy, now).into_iter().collect();
         for path in &mut shared.paths {
             path.echoes.age(&self.policy, now);
+        }
+        if self.ring.is_used_up() {
+            inputs.push(Input::KeyExpired);
         }
         if let Some(path) = self.active_path().and_then(|id| shared.path(id)) {
             let round_trips = RoundTrips::Client(&path.echoes);
@@ -316,6 +325,7 @@ impl Live {
             self.bound(shared, transition, now);
         }
         shared.events.push_back(ClientEvent::Transition { transition: *transition, path: self.active_path() });
+        self.policy_in_force(shared);
         if !transition.to.is_live() {
             let (reason, detail) = (transition.reason, transition.detail);
             shared.events.push_back(ClientEvent::Terminated { reason, detail });

@@ -12,6 +12,7 @@ mod event;
 mod inbound;
 mod live;
 mod path;
+mod policy;
 mod pulse;
 mod recovery;
 mod rekey;

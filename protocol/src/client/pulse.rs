@@ -10,7 +10,7 @@ use crate::time::{Span, Time};
 use crate::wire::{Body, ControlPacket, Header, Heartbeat, PathProbe};
 
 /// A heartbeat may be left out while data flows both ways, but only three times in a row (BD-3).
-const MAX_SUPPRESSED: u32 = 3;
+pub(super) const MAX_SUPPRESSED: u32 = 3;
 
 /// HELLO_CONFIRM, repeated until it is answered (HS-5).
 pub(super) struct Confirm {
@@ -80,7 +80,7 @@ impl Live {
             sent: self.ring.counters().own_sent,
             received,
             highest,
-            policy_sequence: 1,
+            policy_sequence: self.terms.sequence,
         };
         let packet = self.seal_query(&body);
         if let Some(path) = shared.path_mut(path) {

@@ -106,9 +106,9 @@ impl Live {
     }
 
     /// The gateway asks for a rekey (RK-1). If one is under way, or its old keys still live, that is the answer.
-    pub(super) fn rekey_wanted(&mut self) {
+    pub(super) fn rekey_wanted(&mut self, forgeries: bool) {
         if self.rekeying.outstanding.is_none() && self.ring.is_settled() {
-            self.rekeying.wish(Reason::RekeyPolicyTrigger);
+            self.rekeying.wish(if forgeries { Reason::RekeySecurityEvent } else { Reason::RekeyPolicyTrigger });
         }
     }
 
@@ -124,6 +124,9 @@ impl Live {
         }
         if self.ring.volume() >= security.rekey_after_packets {
             return Some(Reason::RekeyVolume);
+        }
+        if self.ring.is_under_attack() {
+            return Some(Reason::RekeySecurityEvent);
         }
         self.rekeying.wished
     }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::Sources;
 use crate::ident::{Arrival, Locator, PublicKey, SessionIdentity};
 use crate::keys::Root;
 use crate::policy::Policy;
@@ -27,6 +28,8 @@ pub struct Birth {
     pub handshake_hash: [u8; 32],
     /// The policy snapshot (§10).
     pub policy: Arc<Policy>,
+    /// Where its client may come from.
+    pub sources: Sources,
     /// Where HELLO_INIT came from; HELLO_CONFIRM must come from there too (HS-5).
     pub arrival: Arrival,
     /// The client's session time in HELLO_INIT, in milliseconds (AR-5).

@@ -5,10 +5,10 @@ use super::event::Reply;
 use super::freshness::difference_ms;
 use super::lanes::{Mutation, digest};
 use super::session::Session;
-use super::shard::Context;
+use super::shard::{Context, FAREWELL_COPIES};
 use crate::health::Report;
 use crate::ident::{Arrival, TransportId};
-use crate::machine::{Input, NewBinding, State};
+use crate::machine::{Binding, Input, NewBinding, State};
 use crate::reason::Reason;
 use crate::time::Time;
 use crate::wire::{
@@ -84,6 +84,7 @@ impl Session {
             return Err(Reason::InvalidStateForReattach);
         }
         self.offset.sample(difference_ms(self.session_ms(context.now), body.client_time_ms), context.now);
+        self.policy_acknowledged(body.policy_sequence, context);
         let now = context.now;
         let mut flags = 0;
         match self.record.active() {
@@ -105,6 +106,9 @@ impl Session {
         }
         if self.wants_rekey(now) {
             flags |= HeartbeatAck::REKEY_WANTED;
+        }
+        if self.ring.is_under_attack() {
+            flags |= HeartbeatAck::FORGERIES;
         }
         let ack = self.heartbeat_ack(header.counter, flags, now);
         let answered = self.reply(arrival, ack, context);
@@ -134,6 +138,9 @@ impl Session {
         let body: PathProbe = self.open_query(header, packet, context)?;
         if self.record.state() == State::Birth {
             return Err(Reason::InvalidStateForReattach);
+        }
+        if !self.sources.allow(arrival.tuple.peer.ip()) {
+            return Err(Reason::InvalidTransportCandidate);
         }
         let now = context.now;
         self.offset.sample(difference_ms(self.session_ms(now), body.client_time_ms), now);
@@ -178,23 +185,21 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the session at this end, whatever its state. Gives the TERMINATE to send, sealed before the keys go (TM-1),
-    /// if there is anywhere to send it: `copies` of it.
-    pub(super) fn terminate(
-        &mut self,
-        input: Input,
-        reason: Reason,
-        copies: u8,
-        context: &mut Context<'_>,
-    ) -> Option<Reply> {
-        let to = self.record.active().or(self.record.retiring(context.now)).map(|binding| binding.tuple);
-        let reply = to.and_then(|tuple| {
-            let packet = self.seal_control(&Terminate { reason });
-            self.pay(&tuple, packet.len() * usize::from(copies)).ok()?;
-            Some(Reply { tuple, route: self.route, packet })
-        });
+    /// Ends the session at this end, whatever its state. The TERMINATE is sealed before the keys go (TM-1), if there is
+    /// anywhere to send it.
+    pub(super) fn terminate(&mut self, input: Input, reason: Reason, context: &mut Context<'_>) {
+        if let Some(last) = self.record.active().or(self.record.retiring(context.now)).copied() {
+            self.say_farewell(&last, reason);
+        }
         self.apply(&[input], context);
-        reply
+    }
+
+    /// Seals the TERMINATE for the client at that binding, if as many copies as there will be may be sent there (PV-2).
+    pub(super) fn say_farewell(&mut self, last: &Binding, reason: Reason) {
+        let packet = self.seal_mutation(&Terminate { reason });
+        if last.validated || self.credit >= packet.len() as u64 * u64::from(FAREWELL_COPIES) {
+            self.farewell = Some(Reply { tuple: last.tuple, route: self.route, packet });
+        }
     }
 
     fn heartbeat_ack(&mut self, echo: u64, flags: u8, now: Time) -> ControlPacket {

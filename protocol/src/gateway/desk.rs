@@ -2,14 +2,16 @@
 //!
 //! Nothing is kept for a client before its gate MAC and, under load, its cookie were verified (INV-37).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::places::Places;
-use super::{AddressPool, Birth, EventKind, ResetKey, SessionEvent};
+use super::tombstones::Tombstones;
+use super::{AddressPool, Birth, EventKind, ResetKey, SessionEvent, Sources};
 use crate::entropy::Entropy;
 use crate::handshake::{CookieJar, HelloReply, Opened, Responder, StaticSecret};
 use crate::ident::{Arrival, Locator, PublicKey, SLOT_COUNT, SessionIdentity, Slot, Tuple};
@@ -17,7 +19,7 @@ use crate::limits::{Bucket, SourceTable};
 use crate::machine::TransitionId;
 use crate::policy::Policy;
 use crate::reason::{Reason, ReasonCounters};
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wire::{PolicySnapshot, ReservedZero};
 
 /// Draws of a locator before the gateway counts as full; with 2^52 random bits one is enough.
@@ -32,6 +34,10 @@ pub struct ClientEntry {
     pub inner_index: Option<u32>,
     /// A policy of its own instead of the gateway's.
     pub policy: Option<Arc<Policy>>,
+    /// Where it may come from.
+    pub sources: Sources,
+    /// Its key is in other hands: it is let in no more (KY-10).
+    pub compromised: bool,
 }
 
 /// What the desk must know.
@@ -61,6 +67,9 @@ pub struct Outcome {
     pub birth: Option<Birth>,
     /// Why there is none.
     pub refused: Option<Reason>,
+    /// The session of another client that this one wanted to replace, and which was left alone (HS-8,
+    /// SEC_SESSION_FIXATION_ATTEMPT).
+    pub fixation: Option<Locator>,
 }
 
 /// A HELLO_INIT that led to no session.
@@ -71,8 +80,12 @@ struct Refused {
 }
 
 /// One session as the desk remembers it, from HELLO_ACK to its end.
-struct Entry {
-    client: PublicKey,
+pub(super) struct Entry {
+    pub(super) client: PublicKey,
+    /// What its client asked for (RL-5): stays in force under another policy.
+    pub(super) requested: Box<[(u16, u64)]>,
+    /// How long its locator is not given out again after its end (PP13).
+    tombstone: Span,
     inner_index: u32,
     hello_counter: u64,
     replaces: Option<Locator>,
@@ -85,7 +98,7 @@ struct Entry {
 
 /// What is remembered of a client over its sessions; one for each configured key at most.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     half_open: u32,
     open: u32,
     confirmed_counter: Option<u64>,
@@ -93,19 +106,41 @@ struct Known {
     last_index: Option<u32>,
 }
 
+impl Known {
+    pub(super) const fn has_sessions(&self) -> bool {
+        self.half_open > 0 || self.open > 0
+    }
+}
+
+/// What HELLO_INIT led to before anything was reserved for it.
+struct Admitted {
+    inner_index: u32,
+    replaces: Option<Locator>,
+    fixation: Option<Locator>,
+    policy: Arc<Policy>,
+    sources: Sources,
+}
+
 /// The slow path's half of the handshake.
 pub struct HandshakeDesk {
-    config: DeskConfig,
+    pub(super) config: DeskConfig,
     responder: Responder,
-    cookies: CookieJar,
+    pub(super) cookies: CookieJar,
     reset_key: ResetKey,
     entropy: Box<dyn Entropy + Send>,
-    entries: HashMap<Locator, Entry>,
+    pub(super) entries: HashMap<Locator, Entry>,
     half_open: HashMap<[u8; 16], Locator>,
-    known: HashMap<PublicKey, Known>,
-    places: Places,
-    sources: SourceTable,
+    pub(super) known: HashMap<PublicKey, Known>,
+    pub(super) places: Places,
+    tombstones: Tombstones,
+    pub(super) sources: SourceTable,
     total: Bucket,
+    /// The policy last loaded was invalid (RL-2).
+    pub(super) suspended: bool,
+    /// Sessions that are to hear of another policy.
+    pub(super) changes: VecDeque<Locator>,
+    /// Keys that an operator flagged (KY-10); configured clients only, so their number is bounded.
+    pub(super) compromised: HashSet<PublicKey>,
     counters: ReasonCounters,
 }
 
@@ -124,8 +159,12 @@ impl HandshakeDesk {
             half_open: HashMap::new(),
             known: HashMap::new(),
             places,
+            tombstones: Tombstones::default(),
             sources: SourceTable::new(limits.handshakes_per_source, limits.source_table_entries as usize),
             total: Bucket::full(limits.handshakes_total, now),
+            suspended: false,
+            changes: VecDeque::new(),
+            compromised: HashSet::new(),
             counters: ReasonCounters::default(),
             config,
         }
@@ -151,6 +190,11 @@ impl HandshakeDesk {
         self.entries.is_empty()
     }
 
+    /// Locators of ended sessions that are held back (TM-2).
+    pub fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
     /// Whether cookies are asked for now (HS-7).
     pub fn is_under_load(&mut self, now: Time) -> bool {
         self.half_open.len() * 2 >= self.config.policy.limits.max_half_open as usize
@@ -161,15 +205,20 @@ impl HandshakeDesk {
     pub fn hello(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Outcome {
         self.admit(now, arrival, packet).unwrap_or_else(|Refused { reason, reply }| {
             self.counters.count(reason);
-            Outcome { reply, birth: None, refused: Some(reason) }
+            Outcome { reply, refused: Some(reason), ..Outcome::default() }
         })
     }
 
     /// Follows the life of sessions. Gives the locator of an old session that the new one replaces (HS-8): the driver
     /// ends it with SESSION_REPLACED.
     pub fn session_event(&mut self, event: &SessionEvent) -> Option<Locator> {
-        let EventKind::Transition(transition) = &event.kind else {
-            return None;
+        let transition = match &event.kind {
+            EventKind::Transition(transition) => transition,
+            EventKind::BirthRefused { .. } => {
+                self.forget(event.locator);
+                return None;
+            }
+            _ => return None,
         };
         if transition.id == TransitionId::T01 {
             let entry = self.entries.get_mut(&event.locator)?;
@@ -183,16 +232,18 @@ impl HandshakeDesk {
             let former = self.places.confirm(entry.inner_index, event.locator);
             return former.or(entry.replaces.take());
         }
-        if !transition.to.is_live() {
-            self.forget(event.locator);
+        if !transition.to.is_live()
+            && let Some(tombstone) = self.forget(event.locator)
+        {
+            let capacity = self.config.policy.limits.max_sessions as usize;
+            self.tombstones.bury(event.locator, transition.at + tombstone, capacity, transition.at);
         }
         None
     }
 
-    fn forget(&mut self, locator: Locator) {
-        let Some(entry) = self.entries.remove(&locator) else {
-            return;
-        };
+    /// Frees all that was reserved for a session. Gives how long its locator is to be held back.
+    fn forget(&mut self, locator: Locator) -> Option<Span> {
+        let entry = self.entries.remove(&locator)?;
         let known = self.known.entry(entry.client).or_default();
         if entry.ack.is_some() {
             self.half_open.remove(&entry.digest);
@@ -201,6 +252,7 @@ impl HandshakeDesk {
             known.open = known.open.saturating_sub(1);
         }
         self.places.release(entry.inner_index, locator);
+        Some(entry.tombstone)
     }
 
     fn admit(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Result<Outcome, Refused> {
@@ -228,25 +280,25 @@ impl HandshakeDesk {
         if self.half_open.len() >= limits.max_half_open as usize {
             return Err(silent(Reason::CapacityExceeded));
         }
-        let clients = &self.config.clients;
-        let psk_required = self.config.policy.security.require_psk;
-        let opened = self
-            .responder
-            .open(&hello, |client| {
-                let entry = clients.get(client).ok_or(Reason::PeerUnknown)?;
-                if psk_required && entry.psk.is_none() {
-                    return Err(Reason::PeerUnknown);
-                }
-                Ok(entry.psk)
-            })
-            .map_err(silent)?;
+        let opened = self.responder.open(&hello, |client| self.authorised(client)).map_err(silent)?;
         self.accept(arrival, digest, opened)
+    }
+
+    /// The pre-shared key of a client that may connect, if it has one.
+    fn authorised(&self, client: &PublicKey) -> Result<Option<[u8; 32]>, Reason> {
+        let entry = self.config.clients.get(client).ok_or(Reason::PeerUnknown)?;
+        let policy = entry.policy.as_ref().unwrap_or(&self.config.policy);
+        let lacks_psk = policy.security.require_psk && entry.psk.is_none();
+        if lacks_psk || self.is_compromised(client, entry) {
+            return Err(Reason::PeerUnknown);
+        }
+        Ok(entry.psk)
     }
 
     /// From here on the client is who it says: a refusal is told (HS-4).
     fn accept(&mut self, arrival: &Arrival, digest: [u8; 16], opened: Opened) -> Result<Outcome, Refused> {
         let client = opened.client;
-        let (inner_index, replaces, policy) = match self.admission(&opened) {
+        let Admitted { inner_index, replaces, fixation, policy, sources } = match self.admission(arrival, &opened) {
             Ok(admitted) => admitted,
             Err(reason) => {
                 let reply = opened.refuse(reason, self.entropy.as_mut()).ok();
@@ -259,6 +311,7 @@ impl HandshakeDesk {
         let mut identity = SessionIdentity([0; 16]);
         self.entropy.fill(&mut identity.0);
         let (hello_counter, client_time_ms) = (opened.request.hello_counter, opened.request.client_time_ms);
+        let requested = opened.request.requested_policy.as_slice().into();
         let pool = &self.config.pool;
         let (inner_v4, inner_v6) = (pool.v4(inner_index), pool.v6(inner_index));
         let snapshot =
@@ -287,7 +340,9 @@ impl HandshakeDesk {
         known.last_index = Some(inner_index);
         self.half_open.insert(digest, locator);
         let (from, copy) = (arrival.tuple, Some(ack.clone()));
-        let entry = Entry { client, inner_index, hello_counter, replaces, digest, from, ack: copy };
+        let tombstone = policy.session.tombstone;
+        let entry =
+            Entry { client, requested, tombstone, inner_index, hello_counter, replaces, digest, from, ack: copy };
         self.entries.insert(locator, entry);
         let birth = Birth {
             locator,
@@ -299,15 +354,24 @@ impl HandshakeDesk {
             root,
             handshake_hash,
             policy,
+            sources,
             arrival: *arrival,
             client_time_ms,
         };
-        Ok(Outcome { reply: Some(ack), birth: Some(birth), refused: None })
+        Ok(Outcome { reply: Some(ack), birth: Some(birth), refused: None, fixation })
     }
 
     /// Counter, capacity, policy and address of an authenticated client, in the order of HS-3.
-    fn admission(&mut self, opened: &Opened) -> Result<(u32, Option<Locator>, Arc<Policy>), Reason> {
+    fn admission(&mut self, arrival: &Arrival, opened: &Opened) -> Result<Admitted, Reason> {
         let client = opened.client;
+        if self.suspended {
+            return Err(Reason::PolicyInvalid);
+        }
+        let entry = self.config.clients.get(&client).ok_or(Reason::PeerUnknown)?;
+        let sources = entry.sources.clone();
+        if !sources.allow(arrival.tuple.peer.ip()) {
+            return Err(Reason::PolicyDenied);
+        }
         let known = self.known.get(&client);
         let (half_open, open) = known.map_or((0, 0), |known| (known.half_open, known.open));
         let last_counter = known.and_then(|known| known.confirmed_counter);
@@ -316,14 +380,14 @@ impl HandshakeDesk {
             return Err(Reason::HelloReplayed);
         }
         // HS-8: an old session of the same key makes way; one of another key is left alone.
-        let replaces = opened.request.replaces.filter(|old| match self.entries.get(old) {
-            Some(entry) if entry.client == client => true,
-            Some(_) => {
-                self.counters.count(Reason::SecSessionFixationAttempt);
-                false
-            }
-            None => false,
-        });
+        let (replaces, fixation) = match opened.request.replaces.map(|old| (old, self.entries.get(&old))) {
+            Some((old, Some(entry))) if entry.client == client => (Some(old), None),
+            Some((old, Some(_))) => (None, Some(old)),
+            _ => (None, None),
+        };
+        if fixation.is_some() {
+            self.counters.count(Reason::SecSessionFixationAttempt);
+        }
         let limits = &self.config.policy.limits;
         let freed = u32::from(replaces.is_some());
         if half_open >= limits.half_open_per_identity
@@ -339,8 +403,8 @@ impl HandshakeDesk {
         } else {
             Arc::new(base.narrow(&opened.request.requested_policy).map_err(|_| Reason::PolicyDenied)?)
         };
-        let index = self.choose_index(client, entry.inner_index, replaces, last_index)?;
-        Ok((index, replaces, policy))
+        let inner_index = self.choose_index(client, entry.inner_index, replaces, last_index)?;
+        Ok(Admitted { inner_index, replaces, fixation, policy, sources })
     }
 
     /// The client's fixed place, the place of the session it replaces, the place it had last, or the next free one.
@@ -351,8 +415,10 @@ impl HandshakeDesk {
         replaces: Option<Locator>,
         last: Option<u32>,
     ) -> Result<u32, Reason> {
-        if let Some(old) = replaces.and_then(|old| self.entries.get(&old)) {
-            return Ok(old.inner_index);
+        // Since the old one began, the client may have been given a fixed place.
+        let old = replaces.and_then(|old| self.entries.get(&old)).map(|old| old.inner_index);
+        if let Some(old) = old.filter(|old| fixed.is_none_or(|fixed| fixed == *old)) {
+            return Ok(old);
         }
         let known = fixed.or(last).filter(|index| self.places.is_open_to(&client, *index));
         let index = if fixed.is_some() { known } else { known.or_else(|| self.places.any_free()) };
@@ -363,7 +429,7 @@ impl HandshakeDesk {
         (0..LOCATOR_DRAWS).find_map(|_| {
             let slot = Slot::new((self.entropy.next_u64() % SLOT_COUNT as u64) as u16)?;
             let locator = Locator::new(slot, self.entropy.next_u64());
-            (!self.entries.contains_key(&locator)).then_some(locator)
+            (!self.entries.contains_key(&locator) && !self.tombstones.holds(locator)).then_some(locator)
         })
     }
 }

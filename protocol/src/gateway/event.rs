@@ -1,10 +1,12 @@
 //! What a shard tells its driver.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::health::Measurement;
 use crate::ident::{Locator, PublicKey, TransportId, Tuple};
 use crate::machine::{State, Transition};
+use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::time::Span;
 use crate::wire::{ControlPacket, MessageType};
@@ -64,6 +66,51 @@ pub enum EventKind {
         /// From where it was asked.
         tuple: Tuple,
     },
+    /// Another policy for the session (RL-3, POLICY_CHANGED). Of mode grace it comes twice: told to the client, then in
+    /// force.
+    PolicyChanged {
+        /// Its number within the session.
+        sequence: u32,
+        /// The policy.
+        policy: Arc<Policy>,
+        /// Whether it is in force.
+        in_force: bool,
+    },
+    /// The client has the policy of that number (PU-1).
+    PolicyAcknowledged {
+        /// The number.
+        sequence: u32,
+    },
+    /// The operator's order to move was not taken (SM-05).
+    MoveRefused {
+        /// Why.
+        reason: Reason,
+    },
+    /// KEY_COMPROMISE_SUSPECTED; T20 follows.
+    CompromiseSuspected {
+        /// What it is suspected for.
+        evidence: CompromiseEvidence,
+    },
+    /// A key sealed as many packets as it may; T25 follows (KY-6, COUNTER_LIMIT_REACHED).
+    KeysUsedUp {
+        /// The key epoch.
+        key_epoch: u32,
+    },
+    /// The worker did not take the session: its locator is in use. A defect of ours; whoever reserved anything for it frees
+    /// that.
+    BirthRefused {
+        /// INVARIANT_VIOLATION.
+        reason: Reason,
+    },
+}
+
+/// Why a key is thought to be in other hands (KY-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompromiseEvidence {
+    /// The operator says so.
+    Operator,
+    /// Two messages with one counter under one key, both authentic (AR-4).
+    Clone,
 }
 
 /// One session as the operator sees it.

@@ -35,7 +35,7 @@ impl Session {
             same_path_ok,
             deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
         };
-        let packet = self.seal_control(&hint);
+        let packet = self.seal_mutation(&hint);
         // A binding that is not validated yet may have no budget left for it (PV-2).
         if self.pay(&active.tuple, packet.len() * COPIES).is_ok() {
             let reply = Reply { tuple: active.tuple, route: self.route, packet: packet.clone() };

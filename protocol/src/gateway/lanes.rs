@@ -1,11 +1,10 @@
 //! The lanes of a session's control messages (AR-1): what is fresh, what is a copy and gets the cached answer, what is a
 //! replay; and how messages are opened and sealed.
 
-use super::event::Reply;
+use super::event::{CompromiseEvidence, Reply};
 use super::session::Session;
 use super::shard::Context;
 use crate::ident::{Arrival, Tuple};
-use crate::machine::Input;
 use crate::reason::Reason;
 use crate::wire::{Body, ControlPacket, Header};
 
@@ -45,7 +44,7 @@ impl Session {
         }
         if digest != self.last.digest {
             // Two holders of one key: the same nonce under a valid tag, but other bytes.
-            self.apply(&[Input::SecurityFailure], context);
+            self.compromised(CompromiseEvidence::Clone, context);
             return Err(Reason::KeyCompromiseSuspected);
         }
         if self.last.from != Some(arrival.tuple) {
@@ -118,6 +117,13 @@ impl Session {
     pub(super) fn seal_control<B: Body>(&mut self, body: &B) -> ControlPacket {
         self.control_sent += 1;
         self.ring.seal_control(self.locator, self.control_sent, body)
+    }
+
+    /// Seals one message of lane M (AR-1): what was sealed on it before, the client will not take any more.
+    pub(super) fn seal_mutation<B: Body>(&mut self, body: &B) -> ControlPacket {
+        let packet = self.seal_control(body);
+        self.mutation_sent = self.control_sent;
+        packet
     }
 
     /// Answers to where a packet came from; to an unvalidated binding only within its budget (PV-2).

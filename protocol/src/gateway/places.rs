@@ -40,6 +40,19 @@ impl Places {
         Self { size, tenants: HashMap::new(), reserved, free, listed }
     }
 
+    /// Other places are fixed for clients from now on. Who is on one stays there until its session ends.
+    pub(super) fn set_fixed(&mut self, fixed: impl Iterator<Item = u32>) {
+        self.reserved.fill(false);
+        for index in fixed.chain(0..FIRST_CLIENT_INDEX) {
+            if let Some(place) = self.reserved.get_mut(index as usize) {
+                *place = true;
+            }
+        }
+        for index in 0..self.size {
+            self.list(index);
+        }
+    }
+
     /// Whether that client may have the place: nobody is there, or only handshakes of its own that are still open.
     pub(super) fn is_open_to(&self, client: &PublicKey, index: u32) -> bool {
         index < self.size
@@ -49,7 +62,7 @@ impl Places {
     /// A place that nobody holds; stays in the list until it is taken.
     pub(super) fn any_free(&mut self) -> Option<u32> {
         while let Some(index) = self.free.front().copied() {
-            if !self.tenants.contains_key(&index) {
+            if !self.tenants.contains_key(&index) && !self.reserved[index as usize] {
                 return Some(index);
             }
             self.free.pop_front();
@@ -79,8 +92,13 @@ impl Places {
             return;
         }
         self.tenants.remove(&index);
+        self.list(index);
+    }
+
+    /// Puts a place into the list of free ones, if it is free and not there.
+    fn list(&mut self, index: u32) {
         let place = index as usize;
-        if !self.reserved[place] && !self.listed[place] {
+        if !self.reserved[place] && !self.listed[place] && !self.tenants.contains_key(&index) {
             self.listed[place] = true;
             self.free.push_back(index);
         }

@@ -132,6 +132,9 @@ impl Session {
         if request.protocol != UDP || request.transport_id == TransportId::NONE {
             return Err(Reason::InvalidTransportCandidate.into());
         }
+        if !self.sources.allow(peer) {
+            return Err(Reason::InvalidTransportCandidate.into());
+        }
         if !arrival.tuple.is_plausible() || peer == arrival.tuple.local.ip() || context.pool.contains(peer) {
             return Err(Reason::InvalidTransportCandidate.into());
         }

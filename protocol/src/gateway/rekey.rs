@@ -89,7 +89,8 @@ impl Session {
     pub(super) fn wants_rekey(&self, now: Time) -> bool {
         let security = &self.policy.security;
         let old = now.since(self.record.keys_confirmed()) >= security.rekey_after;
-        !self.ring.is_pending() && (old || self.ring.volume() >= security.rekey_after_packets)
+        let used = self.ring.volume() >= security.rekey_after_packets;
+        !self.ring.is_pending() && (old || used || self.ring.is_under_attack())
     }
 }
 

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::event::{EventKind, SessionEvent, SessionView};
+use super::event::{EventKind, Reply, SessionEvent, SessionView};
 use super::freshness::{ClockOffset, difference_ms};
 use super::hint::Hints;
 use super::lanes::LastMutation;
+use super::push::Push;
 use super::shard::{Context, Inner};
+use super::sources::Sources;
 use super::standby::StandbyTable;
 use super::{Birth, SessionKey};
 use crate::health::{Measurement, PathHealth, RoundTrips, Rtt};
 use crate::ident::{Arrival, Locator, PublicKey, Tuple};
 use crate::key_ring::KeyRing;
-use crate::keys::Side;
+use crate::keys::{KeyLimits, Side};
 use crate::limits::Bucket;
 use crate::machine::{Input, Record, State, Transition, TransitionId, due, run};
 use crate::policy::Policy;
@@ -57,10 +59,14 @@ pub(super) struct Session {
     pub(super) handshake_hash: [u8; 32],
     pub(super) hello_from: Tuple,
     pub(super) policy: Arc<Policy>,
+    pub(super) push: Push,
+    pub(super) sources: Sources,
     pub(super) ring: KeyRing,
     born: Time,
     pub(super) query_window: ReplayWindow,
     pub(super) control_sent: u64,
+    /// The counter of the newest message of lane M (AR-1).
+    pub(super) mutation_sent: u64,
     pub(super) last: LastMutation,
     pub(super) offset: ClockOffset,
     pub(super) health: PathHealth,
@@ -70,7 +76,13 @@ pub(super) struct Session {
     pub(super) standby: StandbyTable,
     pub(super) attempts: Bucket,
     /// What may still be sent to an unvalidated binding, in bytes.
-    credit: u64,
+    pub(super) credit: u64,
+    /// Whether the operator lets a forced move end on the same path (SM-18).
+    pub(super) same_path_ok: bool,
+    /// TERMINATE, for the shard to send once the session is gone (TM-1).
+    pub(super) farewell: Option<Reply>,
+    /// T25 by KY-6 was told.
+    told_used_up: bool,
     pub(super) route: u32,
     pub(super) queue: u16,
     received: Traffic,
@@ -79,8 +91,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(birth: Birth, now: Time) -> Self {
+    pub(super) fn new(birth: Birth, limits: KeyLimits, now: Time) -> Self {
         let policy = birth.policy;
+        let window = policy.security.data_replay_window as usize;
         Self {
             record: Record::new(Side::Gateway, now),
             locator: birth.locator,
@@ -90,10 +103,11 @@ impl Session {
             inner_v6: birth.inner_v6,
             handshake_hash: birth.handshake_hash,
             hello_from: birth.arrival.tuple,
-            ring: KeyRing::new(birth.root, birth.identity, Side::Gateway, policy.security.data_replay_window as usize),
+            ring: KeyRing::new(birth.root, birth.identity, Side::Gateway, window, limits),
             born: now,
             query_window: ReplayWindow::new(policy.security.control_replay_window as usize),
             control_sent: 0,
+            mutation_sent: 0,
             last: LastMutation::default(),
             offset: ClockOffset::new(difference_ms(0, birth.client_time_ms), now),
             health: PathHealth::new(0, now),
@@ -102,11 +116,16 @@ impl Session {
             standby: StandbyTable::default(),
             attempts: Bucket::full(policy.limits.reattach_per_session, now),
             credit: 0,
+            same_path_ok: false,
+            farewell: None,
+            told_used_up: false,
             route: birth.arrival.route,
             queue: birth.arrival.queue,
             received: Traffic::default(),
             sent: Traffic::default(),
             last_reason: None,
+            push: Push::default(),
+            sources: birth.sources,
             policy,
         }
     }
@@ -168,6 +187,7 @@ impl Session {
         let now = context.now;
         self.review(context);
         self.repeat_hint(context);
+        self.repeat_policy(context);
         if self.record.take_probation(now) {
             self.emit(EventKind::RecoveryComplete { epoch: self.record.epoch() }, context);
         }
@@ -176,6 +196,7 @@ impl Session {
     /// When [`Session::timeout`] must run next.
     pub(super) fn next_timeout(&self, now: Time) -> Time {
         let mut next = self.record.next_deadline(&self.policy).min(self.next_hint()).min(self.ring.erase_at());
+        next = next.min(self.next_policy());
         if self.record.active().is_some() {
             next = next.min(self.health.next_check(&self.policy, RoundTrips::Gateway(&self.rtt), now));
         }
@@ -192,6 +213,10 @@ impl Session {
         self.ring.expire(now);
         self.standby.expire(self.policy.transport.candidate_ttl, now);
         let mut inputs: ArrayVec<Input, 16> = due(&self.record, &self.policy, now).into_iter().collect();
+        if self.ring.is_used_up() {
+            self.tell_used_up(context);
+            inputs.push(Input::KeyExpired);
+        }
         if self.record.active().is_some() {
             let round_trips = RoundTrips::Gateway(&self.rtt);
             inputs.extend(self.health.judge(&self.policy, &self.ring.counters(), round_trips, now));
@@ -229,8 +254,17 @@ impl Session {
             self.renew_hints();
         }
         self.emit(EventKind::Transition(*transition), context);
-        if transition.id == TransitionId::T03 {
-            self.hint(transition.reason, false, context);
+        self.hint_after(transition.id, transition.reason, context);
+        self.policy_after(transition, context);
+        if let Some(last) = transition.retired.filter(|_| transition.id == TransitionId::T22) {
+            self.say_farewell(&last, transition.reason);
+        }
+    }
+
+    /// KY-6: sending has stopped, and the session ends.
+    fn tell_used_up(&mut self, context: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.told_used_up, true) {
+            self.emit(EventKind::KeysUsedUp { key_epoch: self.ring.epoch() }, context);
         }
     }
 
@@ -247,6 +281,11 @@ impl Session {
             self.credit = self.credit.checked_sub(bytes as u64).ok_or(Reason::AmplificationLimit)?;
         }
         Ok(())
+    }
+
+    /// Where the active binding is.
+    pub(super) fn active_tuple(&self) -> Option<Tuple> {
+        self.record.active().map(|binding| binding.tuple)
     }
 
     /// The address that the active binding leads to.

@@ -13,6 +13,7 @@ use super::{AddressPool, Birth, EventKind, ResetKey};
 use crate::entropy::Entropy;
 
 use crate::ident::{Arrival, Locator};
+use crate::keys::KeyLimits;
 use crate::limits::Bucket;
 use crate::machine::{Input, State};
 use crate::policy::Rate;
@@ -23,7 +24,7 @@ use crate::wire::{self, ControlPacket, Header, MessageType};
 /// Replies and events that a batch can make before the driver takes them; more only grows the queue.
 const OUTBOX_CAPACITY: usize = 1_024;
 /// TERMINATE goes out three times (TM-1).
-const FAREWELL_COPIES: u8 = 3;
+pub(super) const FAREWELL_COPIES: u8 = 3;
 /// Time between its copies: the round trip is not measured at this end (HS-6).
 const FAREWELL_RTO: Span = Span::from_millis(250);
 
@@ -82,7 +83,7 @@ struct Farewell {
 /// The sessions of one worker.
 pub struct Shard {
     sessions: Slab<Slot>,
-    by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
+    pub(super) by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
     by_inner: Vec<Option<SessionKey>>,
     /// Sessions by the address that their active binding leads to, so that a new route costs as much as it concerns.
     by_peer: HashMap<IpAddr, HashSet<SessionKey>>,
@@ -91,7 +92,8 @@ pub struct Shard {
     farewells: VecDeque<Farewell>,
     outbox: Outbox,
     entropy: Box<dyn Entropy + Send>,
-    config: ShardConfig,
+    pub(super) config: ShardConfig,
+    key_limits: KeyLimits,
     resets: Bucket,
     counters: ReasonCounters,
 }
@@ -112,20 +114,29 @@ impl Shard {
             },
             entropy,
             resets: Bucket::full(config.resets, now),
+            key_limits: KeyLimits::SUITE_1,
             config,
             counters: ReasonCounters::default(),
         }
     }
 
+    /// Lower limits for the keys of sessions to come, so that a test can reach them (KY-6). They never rise.
+    pub fn lower_key_limits(&mut self, limits: KeyLimits) {
+        self.key_limits = self.key_limits.lower_of(limits);
+    }
+
     /// Takes over a session in BIRTH. A locator that is already known is a defect of ours: refused, never replaced
-    /// (INV-03).
+    /// (INV-03), and told, so that what was reserved for it is freed.
     pub fn birth(&mut self, now: Time, birth: Birth) {
         let locator = birth.locator;
         if self.by_locator.contains_key(&locator) {
-            self.counters.count(Reason::InvariantViolation);
+            let reason = Reason::InvariantViolation;
+            self.counters.count(reason);
+            let kind = EventKind::BirthRefused { reason };
+            self.outbox.events.push_back(SessionEvent { locator, client: birth.client, kind });
             return;
         }
-        let session = Session::new(birth, now);
+        let session = Session::new(birth, self.key_limits, now);
         let key = SessionKey(self.sessions.insert(Slot { session, scheduled: Time::NEVER }) as u32);
         self.by_locator.insert(locator, key);
         self.with(now, key, |session, context| session.emit(EventKind::Created, context));
@@ -157,6 +168,9 @@ impl Shard {
         };
         if let Err(reason) = result {
             self.counters.count(reason);
+            if let (Reason::CounterLimitReached, Some(key)) = (reason, key) {
+                self.hurry(key);
+            }
         }
         result
     }
@@ -221,12 +235,7 @@ impl Shard {
             Reason::SessionReplaced => Input::PeerTerminate { detail: Some(reason) },
             _ => Input::OperatorTerminate,
         };
-        if let Some(reply) =
-            self.with(now, key, |session, context| session.terminate(input, reason, FAREWELL_COPIES, context))
-        {
-            self.outbox.replies.push_back(reply.clone());
-            self.farewells.push_back(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
-        }
+        self.with(now, key, |session, context| session.terminate(input, reason, context));
         true
     }
 
@@ -328,7 +337,12 @@ impl Shard {
     }
 
     /// Lets one session work, then does what follows from it: its place in the inner table, its end, its timer.
-    fn with<R>(&mut self, now: Time, key: SessionKey, work: impl FnOnce(&mut Session, &mut Context<'_>) -> R) -> R {
+    pub(super) fn with<R>(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        work: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> R {
         let slot = &mut self.sessions[key.0 as usize];
         let before = slot.session.record.state();
         let former_peer = slot.session.peer();
@@ -351,7 +365,12 @@ impl Shard {
             *entry = Some(key);
         }
         if after == State::Terminated {
+            let farewell = slot.session.farewell.take();
             self.remove(key);
+            if let Some(reply) = farewell {
+                self.outbox.replies.push_back(reply.clone());
+                self.farewells.push_back(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
+            }
             return result;
         }
         let next = slot.session.next_timeout(now);
@@ -360,6 +379,15 @@ impl Shard {
             self.timers.push(Reverse((next, slot.session.locator)));
         }
         result
+    }
+
+    /// A timer that is due at once, where no time is at hand.
+    fn hurry(&mut self, key: SessionKey) {
+        let slot = &mut self.sessions[key.0 as usize];
+        if slot.scheduled > Time::ZERO {
+            slot.scheduled = Time::ZERO;
+            self.timers.push(Reverse((Time::ZERO, slot.session.locator)));
+        }
     }
 
     /// Takes a terminated session out; its keys go with it (INV-10, KY-9).

@@ -78,6 +78,14 @@ impl StandbyTable {
         self.0.retain(|entry| now.since(entry.seen) < ttl);
     }
 
+    /// Forgets every tuple that may not be used any more.
+    pub(super) fn retain(&mut self, allowed: impl Fn(&Tuple) -> bool) {
+        for entry in &mut self.0 {
+            entry.claim = entry.claim.filter(|claim| allowed(&claim.tuple));
+        }
+        self.0.retain(|entry| allowed(&entry.tuple));
+    }
+
     /// The path is bound now: it is no standby any more.
     pub(super) fn remove(&mut self, transport: TransportId) {
         self.0.retain(|entry| entry.transport != transport);

@@ -47,6 +47,11 @@ impl CookieJar {
         Self { rotate, current: Secret::draw(entropy, now), previous: None }
     }
 
+    /// Another pace of the rotation from now on. The present secret is as old as it is.
+    pub const fn set_rotation(&mut self, rotate: Span) {
+        self.rotate = rotate;
+    }
+
     /// The HELLO_RETRY for a HELLO_INIT from that address.
     pub fn retry(&mut self, now: Time, peer: SocketAddr, hello: &HelloView<'_>, entropy: &mut dyn Entropy) -> Vec<u8> {
         self.turn(now, entropy);

@@ -28,22 +28,33 @@ impl Policy {
     /// overrides one value. `version` must always be stated; with `profile = "custom"` so must every required key.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, PolicyValue)>) -> Result<Self, PolicyError> {
         let pairs: Vec<(&str, PolicyValue)> = pairs.into_iter().collect();
-        let stated = |key: &str| pairs.iter().find(|(stated, _)| *stated == key);
-        let mut policy = match (stated(PROFILE_KEY), parameter(PROFILE_KEY)) {
-            (Some((key, value)), Some(parameter)) => {
-                let code = read(parameter, key, value)?;
-                Self::profile(Profile::ALL[code as usize])
-            }
-            _ => Self::profile(Profile::Default),
-        };
-        for parameter in PARAMETERS.iter().filter(|parameter| parameter.required) {
-            let custom = policy.profile == Profile::Custom;
-            if (custom || parameter.key == VERSION_KEY) && stated(parameter.key).is_none() {
-                let because = if custom { "with profile = \"custom\", which has no base" } else { "in every policy" };
-                return Err(PolicyError::missing(parameter, because));
+        let mut policy = Self::profile(stated_profile(&pairs)?.unwrap_or(Profile::Default));
+        require(&pairs, policy.profile == Profile::Custom, true)?;
+        for (key, value) in pairs.iter().filter(|(key, _)| *key != PROFILE_KEY) {
+            policy.set(key, value)?;
+        }
+        policy.validate()?;
+        Ok(policy)
+    }
+
+    /// This policy with other values for one client, checked whole. `profile` gives other base values for the client's
+    /// sessions. Only what belongs to a session may differ: limits of the gateway are everybody's (RL-6).
+    pub fn overridden<'a>(&self, pairs: impl IntoIterator<Item = (&'a str, PolicyValue)>) -> Result<Self, PolicyError> {
+        let pairs: Vec<(&str, PolicyValue)> = pairs.into_iter().collect();
+        let profile = stated_profile(&pairs)?;
+        let mut policy = self.clone();
+        if let Some(profile) = profile {
+            require(&pairs, profile == Profile::Custom, false)?;
+            let base = Self::profile(profile);
+            for parameter in PARAMETERS.iter().filter(|one| one.is_session_scoped() && one.key != VERSION_KEY) {
+                policy.assign(parameter, parameter.value(&base))?;
             }
         }
         for (key, value) in pairs.iter().filter(|(key, _)| *key != PROFILE_KEY) {
+            let found = parameter(key).or_else(|| map_entry(key).map(|(parameter, _)| parameter));
+            if let Some(parameter) = found.filter(|parameter| !parameter.is_session_scoped()) {
+                return Err(PolicyError::for_the_whole_gateway(parameter, value.to_string()));
+            }
             policy.set(key, value)?;
         }
         policy.validate()?;
@@ -98,6 +109,19 @@ impl Policy {
         Ok(narrowed)
     }
 
+    /// What the client of a running session asked for, under another base (RL-3): of each value the narrower one. What it
+    /// asked for stays in force, and is not taken for a wish for more if the base has become the narrower one.
+    pub fn narrowed_again(&self, requested: &[(u16, u64)]) -> Result<Self, PolicyError> {
+        let mut narrowed = self.clone();
+        for &(number, wanted) in requested {
+            if let Some(parameter) = PARAMETERS.iter().find(|parameter| parameter.number == number) {
+                narrowed.assign(parameter, parameter.narrower(parameter.value(self), wanted))?;
+            }
+        }
+        narrowed.validate()?;
+        Ok(narrowed)
+    }
+
     /// Writes a raw value after checking it by itself.
     pub(super) fn assign(&mut self, parameter: &Parameter, raw: u64) -> Result<(), PolicyError> {
         check(parameter, raw)?;
@@ -119,6 +143,27 @@ pub fn request(key: &str, value: &PolicyValue) -> Result<(u16, u64), PolicyError
     let raw = read(parameter, key, value)?;
     check(parameter, raw)?;
     Ok((parameter.number, raw))
+}
+
+/// The profile that is stated, if one is.
+fn stated_profile(pairs: &[(&str, PolicyValue)]) -> Result<Option<Profile>, PolicyError> {
+    let stated = pairs.iter().find(|(stated, _)| *stated == PROFILE_KEY);
+    let (Some((key, value)), Some(parameter)) = (stated, parameter(PROFILE_KEY)) else {
+        return Ok(None);
+    };
+    Ok(Some(Profile::ALL[read(parameter, key, value)? as usize]))
+}
+
+/// PR-01: the version always, and with the profile `custom` every key that has no base.
+fn require(pairs: &[(&str, PolicyValue)], custom: bool, version: bool) -> Result<(), PolicyError> {
+    for parameter in PARAMETERS.iter().filter(|parameter| parameter.required) {
+        let required = if parameter.key == VERSION_KEY { version } else { custom };
+        if required && !pairs.iter().any(|(stated, _)| *stated == parameter.key) {
+            let because = if custom { "with profile = \"custom\", which has no base" } else { "in every policy" };
+            return Err(PolicyError::missing(parameter, because));
+        }
+    }
+    Ok(())
 }
 
 /// The raw form of a stated value.

@@ -70,6 +70,19 @@ impl PolicyError {
         .into()
     }
 
+    /// PR-01: a limit of the gateway cannot differ for one client.
+    pub(super) fn for_the_whole_gateway(parameter: &Parameter, value: String) -> Self {
+        Refusal {
+            rule: "PR-01",
+            key: parameter.key.to_owned(),
+            value,
+            bound: "holds for the whole gateway, not for one client".to_owned(),
+            cure: "state it in [policy]".to_owned(),
+            also: Vec::new(),
+        }
+        .into()
+    }
+
     /// RL-5: the client asks for what it may not.
     pub(super) fn not_narrower(key: String, value: String, bound: String) -> Self {
         let cure = "ask for less, or leave the key out of the request".to_owned();

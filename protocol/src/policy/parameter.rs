@@ -125,6 +125,20 @@ impl Parameter {
             (Narrowing::Larger, _) => wanted >= own,
         }
     }
+
+    /// The narrower of two raw values; what a client may not ask for keeps its own.
+    pub(super) fn narrower(&self, own: u64, wanted: u64) -> u64 {
+        match (self.narrowing, self.unit) {
+            (Narrowing::Fixed, _) => own,
+            (Narrowing::Smaller, Unit::Set(_)) => own & wanted,
+            (Narrowing::Smaller, Unit::Bucket) => {
+                let (own, wanted) = (Rate::unpack(own), Rate::unpack(wanted));
+                Rate::new(own.per_second.min(wanted.per_second), own.burst.min(wanted.burst)).pack()
+            }
+            (Narrowing::Smaller, _) => own.min(wanted),
+            (Narrowing::Larger, _) => own.max(wanted),
+        }
+    }
 }
 
 impl Range {

@@ -183,7 +183,7 @@ message! {
         received: u64 = "DATA packets received from it on this binding, of those up to `highest`",
         highest: u64 = "DATA counter from it up to which everything has come or is lost; 0 while that is unknown",
         state: u8 = "state of the gateway's record, by its number",
-        flags: u8 = "1 UNBOUND: not from the bound tuple; 2 REKEY_WANTED; 4 DRAINING",
+        flags: u8 = "1 UNBOUND: not from the bound tuple; 2 REKEY_WANTED; 4 DRAINING; 8 FORGERIES: the cause of REKEY_WANTED",
     }
 
     /// M08: keeps a standby path known and measured (§6.7).
@@ -276,6 +276,8 @@ impl HeartbeatAck {
     pub const REKEY_WANTED: u8 = 2;
     /// Flag: the gateway is being shut down.
     pub const DRAINING: u8 = 4;
+    /// Flag beside REKEY_WANTED: it is wanted because too much failed to open under the present keys (RK-5).
+    pub const FORGERIES: u8 = 8;
 }
 
 impl PathProbeAck {

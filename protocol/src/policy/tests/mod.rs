@@ -1,6 +1,7 @@
 //! The table and the profiles, and what the other tests share.
 
 mod narrowing;
+mod overrides;
 mod snapshot;
 mod validation;
 
