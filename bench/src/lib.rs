@@ -7,5 +7,7 @@ pub mod datapath;
 pub mod environment;
 pub mod forward;
 pub mod frames;
+mod links;
+pub mod load;
 pub mod sessions;
 pub mod stats;

@@ -15,7 +15,6 @@
 mod generator;
 mod held;
 mod lane;
-mod links;
 mod losses;
 mod plant;
 mod preemption;
@@ -175,7 +174,7 @@ impl Forward {
     /// Sets up, in a network namespace of the calling thread's own.
     pub fn new(plan: Plan) -> Result<Self> {
         plan.check(&cpus()?)?;
-        links::enter_namespace()?;
+        crate::links::enter_namespace()?;
         let Population { shard, peers, pool, .. } = Population::new(plan.sessions, 7, clock::now())?;
         let clients: Vec<u32> = peers.iter().map(|peer| peer.index).collect();
         let outer = peers.first().context("at least one session is needed")?.outer;

@@ -21,7 +21,7 @@ use jumpgate_common::maps::SLOT_COUNT;
 use jumpgate_protocol::gateway::AddressPool;
 
 use super::held::{Gate, Held, Hold};
-use super::links::{self, Counters};
+use crate::links::{self, Counters};
 use super::{Losses, Way};
 use crate::sessions::{GATEWAY, INNER_MTU, POOL_BASE, POOL_SIZE, ROUTE};
 

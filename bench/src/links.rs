@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 const COUNTERS: &str = "/proc/thread-self/net/dev";
 
 /// Puts the calling thread, and every thread that it starts from now on, into a new network namespace.
-pub(super) fn enter_namespace() -> Result<()> {
+pub(crate) fn enter_namespace() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)
         .context("cannot make a network namespace; this benchmark loads XDP programs as well: run it as root (sudo)")?;
     // No router solicitations among the packets that are counted. A kernel without IPv6 sends none anyway.
@@ -23,14 +23,14 @@ pub(super) fn enter_namespace() -> Result<()> {
 }
 
 /// Makes a pair of links with one queue each, and switches both on.
-pub(super) fn make_pair(one: &str, other: &str) -> Result<()> {
+pub(crate) fn make_pair(one: &str, other: &str) -> Result<()> {
     const QUEUES: &str = "numrxqueues 1 numtxqueues 1";
     ip(&format!(
         "link add {one} {QUEUES} type veth peer name {other} {QUEUES}\nlink set {one} up\nlink set {other} up\n"
     ))
 }
 
-fn ip(commands: &str) -> Result<()> {
+pub(crate) fn ip(commands: &str) -> Result<()> {
     let mut child = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
@@ -45,30 +45,30 @@ fn ip(commands: &str) -> Result<()> {
 
 /// What a link counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct LinkCounters {
+pub(crate) struct LinkCounters {
     /// Packets that arrived.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Packets that it dropped on their way in.
-    pub(super) receive_drops: u64,
+    pub(crate) receive_drops: u64,
     /// Packets that it dropped on their way out.
-    pub(super) transmit_drops: u64,
+    pub(crate) transmit_drops: u64,
 }
 
 /// Reads links' counters.
-pub(super) struct Counters {
+pub(crate) struct Counters {
     file: File,
     text: String,
 }
 
 impl Counters {
     /// Of the calling thread's namespace.
-    pub(super) fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let file = File::open(COUNTERS).with_context(|| format!("cannot read {COUNTERS}"))?;
         Ok(Self { file, text: String::new() })
     }
 
     /// Of that link, now.
-    pub(super) fn of(&mut self, link: &str) -> Result<LinkCounters> {
+    pub(crate) fn of(&mut self, link: &str) -> Result<LinkCounters> {
         let read = |counters: &mut Self| -> io::Result<()> {
             counters.file.rewind()?;
             counters.text.clear();

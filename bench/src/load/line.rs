@@ -1,0 +1,164 @@
+//! One AF_XDP socket on one link, by xsk-rs: what sends and receives is not the ring code that is being measured.
+//!
+//! The only unsafe code of the generator. xsk-rs hands out plain descriptors and leaves it to its user that a frame is
+//! in one place at a time; here that is so because a descriptor is moved between four lists (idle, to send, in the
+//! kernel, received) and never copied.
+
+#![allow(unsafe_code)]
+
+use std::num::NonZeroU32;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use anyhow::{Context as _, Result, ensure};
+use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
+use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
+
+/// Entries of each ring: packets that the kernel may hold for us. The largest burst of one jump storm fits in.
+const RING: u32 = 16_384;
+/// Descriptors moved at once.
+const BATCH: usize = 64;
+/// Frames for sending, beside those that wait to receive.
+const SENDING: u32 = RING;
+
+/// A socket that sends and receives whole Ethernet frames on one queue of a link.
+pub(crate) struct Line {
+    memory: Umem,
+    transmit: TxQueue,
+    receive: RxQueue,
+    fill: FillQueue,
+    completion: CompQueue,
+    idle: Vec<FrameDesc>,
+    ready: Vec<FrameDesc>,
+    arrived: Vec<FrameDesc>,
+    in_flight: usize,
+    /// Frames that could not be sent because all were on their way.
+    pub(crate) stalled: u64,
+}
+
+impl Line {
+    /// Opens a socket on queue 0 of a link. Packets come once an XDP program redirects them to it.
+    pub(crate) fn open(link: &str) -> Result<Self> {
+        let rings = QueueSize::new(RING)?;
+        let memory_config = UmemConfig::builder().fill_queue_size(rings).comp_queue_size(rings).build()?;
+        let frames = NonZeroU32::new(RING + SENDING).context("there are frames")?;
+        let (memory, mut idle) = Umem::new(memory_config, frames, false)?;
+        let config = SocketConfig::builder()
+            .rx_queue_size(rings)
+            .tx_queue_size(rings)
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP)
+            .build();
+        let interface: Interface = link.parse().with_context(|| format!("{link} is no name of a link"))?;
+        // SAFETY: no other socket is bound to this (link, queue) from this memory.
+        let (transmit, receive, rings) = unsafe { Socket::new(config, &memory, &interface, 0) }
+            .with_context(|| format!("cannot open an AF_XDP socket on {link}"))?;
+        let (mut fill, completion) = rings.context("the first socket of a queue has its rings")?;
+        let receiving = idle.split_off(SENDING as usize);
+        // SAFETY: these frames are of this memory, and leave our lists here.
+        let filled = unsafe { fill.produce(&receiving) };
+        ensure!(filled == receiving.len(), "the fill ring took {filled} of {} frames", receiving.len());
+        let blank = FrameDesc::default();
+        Ok(Self {
+            memory,
+            transmit,
+            receive,
+            fill,
+            completion,
+            idle,
+            ready: Vec::with_capacity(SENDING as usize),
+            arrived: vec![blank; BATCH],
+            in_flight: 0,
+            stalled: 0,
+        })
+    }
+
+    /// Writes one frame to be sent with the next [`Line::flush`]. `write` gets the whole room and says how many bytes it
+    /// used. False if every frame is on its way: the frame is not written.
+    pub(crate) fn send(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> Result<bool> {
+        if self.idle.is_empty() {
+            self.flush()?;
+        }
+        let Some(mut frame) = self.idle.pop() else {
+            self.stalled += 1;
+            return Ok(false);
+        };
+        {
+            // SAFETY: the frame is of this memory and in no ring: it was in our list.
+            let mut data = unsafe { self.memory.data_mut(&mut frame) };
+            let mut cursor = data.cursor();
+            let room = cursor.buf_len();
+            cursor.set_pos(room);
+            let used = write(data.contents_mut());
+            data.cursor().set_pos(used.min(room));
+        }
+        self.ready.push(frame);
+        if self.ready.len() >= BATCH { self.flush().map(|()| true) } else { Ok(true) }
+    }
+
+    /// Gives what was written to the kernel and takes back what is sent.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let mut given = 0;
+        for batch in self.ready.chunks(BATCH) {
+            // SAFETY: the frames are of this memory; they leave our lists below if they were taken.
+            let taken = unsafe { self.transmit.produce(batch) };
+            given += taken;
+            if taken < batch.len() {
+                break;
+            }
+        }
+        self.ready.drain(..given);
+        self.in_flight += given;
+        if self.in_flight > 0 && self.transmit.needs_wakeup() {
+            self.transmit.wakeup().context("cannot send")?;
+        }
+        self.reclaim();
+        Ok(())
+    }
+
+    /// Hands every packet that has arrived, at most `most`, to `each`; gives how many there were.
+    pub(crate) fn receive(&mut self, most: usize, mut each: impl FnMut(&mut [u8])) -> Result<usize> {
+        let mut total = 0;
+        while total < most {
+            // SAFETY: what the kernel filled is ours now.
+            let count = unsafe { self.receive.consume(&mut self.arrived) };
+            if count == 0 {
+                break;
+            }
+            for frame in &mut self.arrived[..count] {
+                // SAFETY: as above; nobody else has the frame until it goes back below.
+                each(unsafe { self.memory.data_mut(frame) }.contents_mut());
+            }
+            // SAFETY: the frames were taken from this memory's receive ring just now. The fill ring is as long as there
+            // are frames for it, so it takes all.
+            unsafe { self.fill.produce(&self.arrived[..count]) };
+            total += count;
+        }
+        Ok(total)
+    }
+
+    /// Packets that the kernel could not give us: no free frame, or the ring was full.
+    pub(crate) fn missed(&self) -> Result<u64> {
+        let statistics = self.receive.fd().xdp_statistics().context("cannot read the socket's statistics")?;
+        Ok(statistics.rx_dropped() + statistics.rx_ring_full())
+    }
+
+    fn reclaim(&mut self) {
+        let mut done = [FrameDesc::default(); BATCH];
+        loop {
+            // SAFETY: what the kernel has sent is ours again.
+            let count = unsafe { self.completion.consume(&mut done) };
+            self.idle.extend_from_slice(&done[..count]);
+            self.in_flight -= count;
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+}
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the socket lives as long as its queues, which live as long as this value.
+        unsafe { BorrowedFd::borrow_raw(self.receive.fd().as_raw_fd()) }
+    }
+}

@@ -1,0 +1,123 @@
+//! One client of the crowd: the product's own client code, and where it is in the network.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use jumpgate_protocol::client::Client;
+use jumpgate_protocol::ident::TransportId;
+use jumpgate_protocol::machine::State;
+use jumpgate_protocol::time::Time;
+
+/// Paths of every client: two interfaces, as a phone has.
+pub(crate) const PATHS: usize = 2;
+/// First source port of a path; each rebinding takes the next.
+const FIRST_PORT: u16 = 1_024;
+
+/// Where clients' outer addresses begin: the shared address space of RFC 6598.
+pub(crate) const OUTER_BASE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 0);
+/// Outer addresses of one path number: more than there can be clients.
+pub(crate) const OUTER_SPAN: u32 = 1 << 17;
+/// Most clients of one crowd.
+pub const MOST_CLIENTS: u32 = 100_000;
+
+/// A path of a client in the virtual network.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    address: Ipv4Addr,
+    port: u16,
+    /// The interface is up, as the client sees it.
+    pub(crate) up: bool,
+    /// Packets on it vanish, and nobody tells.
+    pub(crate) black: bool,
+}
+
+/// A client.
+pub(crate) struct Member {
+    pub(crate) core: Client,
+    pub(crate) links: [Link; PATHS],
+    /// Its address inside the tunnel.
+    pub(crate) inner: Option<Ipv4Addr>,
+    /// When its timer is set for; an entry of the queue for another time is stale.
+    pub(crate) timer: Time,
+    /// Suspended: it hears nothing and does nothing.
+    pub(crate) asleep: bool,
+    /// The machine's state as its transitions told.
+    pub(crate) state: Option<State>,
+    pub(crate) began: Time,
+    /// When the network failed it last, until it is back.
+    pub(crate) fault: Option<Time>,
+    /// It left ATTACHED after that fault.
+    pub(crate) detected: bool,
+    /// Epoch of the last switch: epochs only rise.
+    pub(crate) epoch: u64,
+    /// Number of its next echo packet, and one past the highest that came back.
+    pub(crate) next_echo: u64,
+    pub(crate) echoed: u64,
+    /// Wants a session again when the present one ends.
+    pub(crate) stays: bool,
+}
+
+impl Link {
+    fn new(number: u32, path: usize) -> Self {
+        let address = Ipv4Addr::from(u32::from(OUTER_BASE) + OUTER_SPAN * path as u32 + number);
+        Self { address, port: FIRST_PORT, up: path == 0, black: false }
+    }
+
+    /// Its outer address now.
+    pub(crate) const fn outer(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.address, self.port)
+    }
+
+    /// The NAT on the way gives another port; the old mapping is gone.
+    pub(crate) fn rebind(&mut self) {
+        self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
+    }
+}
+
+impl Member {
+    /// The client with that number, without a session.
+    pub(crate) fn new(core: Client, number: u32) -> Self {
+        Self {
+            core,
+            links: [Link::new(number, 0), Link::new(number, 1)],
+            inner: None,
+            timer: Time::NEVER,
+            asleep: false,
+            state: None,
+            began: Time::ZERO,
+            fault: None,
+            detected: false,
+            epoch: 0,
+            next_echo: 0,
+            echoed: 0,
+            stays: true,
+        }
+    }
+}
+
+/// The number of a path in the protocol; 0 is none.
+pub(crate) const fn transport(path: usize) -> TransportId {
+    TransportId(path as u16 + 1)
+}
+
+/// Which client and path an outer address belongs to.
+pub(crate) fn owner_of(address: Ipv4Addr) -> Option<(u32, usize)> {
+    let offset = u32::from(address).checked_sub(u32::from(OUTER_BASE))?;
+    let path = (offset / OUTER_SPAN) as usize;
+    (path < PATHS).then_some((offset % OUTER_SPAN, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outer_address_leads_back_to_its_client_and_path() {
+        for number in [0, 1, MOST_CLIENTS - 1] {
+            for path in 0..PATHS {
+                assert_eq!(owner_of(*Link::new(number, path).outer().ip()), Some((number, path)));
+            }
+        }
+        assert_eq!(owner_of(Ipv4Addr::new(100, 63, 255, 255)), None);
+        assert_eq!(owner_of(Ipv4Addr::new(192, 0, 2, 1)), None);
+    }
+}

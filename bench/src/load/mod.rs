@@ -1,0 +1,17 @@
+//! Load: many real clients against the product's own gateway, in real time, over AF_XDP.
+//!
+//! The clients are the product's client code, all in one thread on a CPU of its own; their sockets are xsk-rs's, so that
+//! what sends is not the ring code that is measured. The gateway is the product's program, a process pinned to another
+//! CPU. [`engine`] runs both; a scenario says what happens to the clients; [`book`] holds what was measured.
+
+pub mod book;
+pub mod crowd;
+mod datagram;
+pub mod engine;
+pub mod gauge;
+mod line;
+mod member;
+pub mod plant;
+pub mod scenario;
+
+pub use member::MOST_CLIENTS;
