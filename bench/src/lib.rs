@@ -9,5 +9,6 @@ pub mod forward;
 pub mod frames;
 mod links;
 pub mod load;
+pub mod report;
 pub mod sessions;
 pub mod stats;

@@ -14,6 +14,10 @@ use jumpgate_bench::datapath::{self, Row};
 use jumpgate_bench::environment::Environment;
 use jumpgate_bench::forward::{self, Conditions, Forward, Plan};
 use jumpgate_bench::frames::check_inner;
+use jumpgate_bench::load::run::{LoadArguments, run as run_load};
+use jumpgate_bench::load::scenario::Scenario;
+use jumpgate_bench::report::compare::compare;
+use jumpgate_bench::report::{Verdict, page};
 use serde::Serialize;
 
 #[global_allocator]
@@ -41,6 +45,45 @@ enum Benchmark {
         after_help = "Other work on the machine spoils the figures; the report counts how often it took the CPU away."
     )]
     Forward(ForwardArguments),
+    /// Many real clients against a gateway on a CPU of its own (needs root, two CPUs)
+    #[command(flatten)]
+    Load(LoadBenchmark),
+    /// What changed between two reports of one benchmark
+    Compare {
+        /// The report before
+        before: PathBuf,
+        /// The report after
+        after: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum LoadBenchmark {
+    /// Every client arrives as fast as the gateway takes them
+    Handshake(LoadArguments),
+    /// Paths die one client at a time, with notice and then silently, with a spare path up
+    Failover(LoadArguments),
+    /// The NAT of every client gives another port, again and again
+    Rebind(LoadArguments),
+    /// Each client's links fail every second, then every five seconds, then are calm
+    Flap(LoadArguments),
+    /// All clients lose their path in the same instant
+    Storm(LoadArguments),
+    /// Clients live, jump, sleep, go and come back for a time
+    Churn(LoadArguments),
+}
+
+impl LoadBenchmark {
+    fn parts(&self) -> (Scenario, &LoadArguments) {
+        match self {
+            Self::Handshake(arguments) => (Scenario::Handshake, arguments),
+            Self::Failover(arguments) => (Scenario::Failover, arguments),
+            Self::Rebind(arguments) => (Scenario::Rebind, arguments),
+            Self::Flap(arguments) => (Scenario::Flap, arguments),
+            Self::Storm(arguments) => (Scenario::Storm, arguments),
+            Self::Churn(arguments) => (Scenario::Churn, arguments),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -122,6 +165,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().benchmark {
         Benchmark::Datapath(arguments) => run_datapath(&arguments),
         Benchmark::Forward(arguments) => run_forward(&arguments),
+        Benchmark::Load(benchmark) => run_scenario(&benchmark),
+        Benchmark::Compare { before, after } => run_compare(&before, &after),
     };
     match result {
         Ok(code) => code,
@@ -130,6 +175,43 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_scenario(benchmark: &LoadBenchmark) -> Result<ExitCode> {
+    let (scenario, arguments) = benchmark.parts();
+    let (json, html) = (create(arguments.json.as_deref())?, create(arguments.html.as_deref())?);
+    let report = run_load(scenario, arguments)?;
+    println!("{report}");
+    if let Some(mut file) = json {
+        serde_json::to_writer_pretty(&mut file, &report)?;
+        file.write_all(b"\n").context("cannot write the JSON file")?;
+    }
+    if let Some(mut file) = html {
+        file.write_all(page::render(&report)?.as_bytes()).context("cannot write the page")?;
+    }
+    Ok(if report.result == Verdict::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn run_compare(before: &Path, after: &Path) -> Result<ExitCode> {
+    let read = |path: &Path| -> Result<serde_json::Value> {
+        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
+    };
+    let (figures, others) = compare(&read(before)?, &read(after)?)?;
+    for other in &others {
+        println!("differs: {other}");
+    }
+    for figure in &figures {
+        let mark = if figure.is_clear() { "" } else { "  (within noise)" };
+        println!(
+            "{:<60} {:>14.3} -> {:>14.3}  x {:.3}{mark}",
+            figure.name,
+            figure.before,
+            figure.after,
+            figure.ratio()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_forward(arguments: &ForwardArguments) -> Result<ExitCode> {

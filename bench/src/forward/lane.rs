@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use jumpgate::worker::Sessions;
 
 use super::generator::Generator;
-use crate::links::Counters;
 use super::plant::{Plant, Snapshot};
 use super::{ALONE_PACKETS, ALONE_ROUNDS, Losses, Way};
 use crate::frames::{write_inside, write_sealed, write_unsealed};
+use crate::links::Counters;
 use crate::sessions::Peer;
 use crate::stats::Summary;
 

@@ -21,8 +21,8 @@ use jumpgate_common::maps::SLOT_COUNT;
 use jumpgate_protocol::gateway::AddressPool;
 
 use super::held::{Gate, Held, Hold};
-use crate::links::{self, Counters};
 use super::{Losses, Way};
+use crate::links::{self, Counters};
 use crate::sessions::{GATEWAY, INNER_MTU, POOL_BASE, POOL_SIZE, ROUTE};
 
 /// The only worker.

@@ -39,9 +39,8 @@ impl Times {
     /// What it says; percentiles that the samples do not carry are left out.
     pub fn distribution(&self) -> Distribution {
         let count = self.0.len();
-        let at = |quantile: f64, needed: u64| {
-            (count >= needed).then(|| self.0.value_at_quantile(quantile) as f64 / 1_000.0)
-        };
+        let at =
+            |quantile: f64, needed: u64| (count >= needed).then(|| self.0.value_at_quantile(quantile) as f64 / 1_000.0);
         Distribution {
             count,
             min_ms: at(0.0, 1),

@@ -365,7 +365,10 @@ impl Crowd {
                 let (was, is) = (member.state == Some(State::Attached), transition.to == State::Attached);
                 self.attached = self.attached + u64::from(is && !was) - u64::from(was && !is);
                 member.state = Some(transition.to);
-                if !is && !member.detected && let Some(fault) = member.fault {
+                if !is
+                    && !member.detected
+                    && let Some(fault) = member.fault
+                {
                     member.detected = true;
                     book.detect.record(now.since(fault));
                 }

@@ -60,8 +60,7 @@ impl Engine {
         let mut cpus = CpuSet::new();
         cpus.set(generator_cpu)?;
         sched_setaffinity(Pid::from_raw(0), &cpus).context("cannot pin the generator to its CPU")?;
-        let crowd_config =
-            CrowdConfig { seed: config.seed, gateway_key: plant.key, gateway: GATEWAY, server: SERVER };
+        let crowd_config = CrowdConfig { seed: config.seed, gateway_key: plant.key, gateway: GATEWAY, server: SERVER };
         let crowd = Crowd::new(crowd_config, &plant.secrets, lines.clients, lines.clients_ends)?;
         let gauge = Gauge::new(plant.pid(), config.cpu);
         let now = clock::now();
@@ -106,11 +105,7 @@ impl Engine {
 
     /// Runs for a time, or until `step` says that it is done. `step` is called in every turn with the time.
     /// Gives the time that passed.
-    pub fn run(
-        &mut self,
-        limit: Span,
-        mut step: impl FnMut(&mut Crowd, Time) -> Result<bool>,
-    ) -> Result<Span> {
+    pub fn run(&mut self, limit: Span, mut step: impl FnMut(&mut Crowd, Time) -> Result<bool>) -> Result<Span> {
         let start = clock::now();
         self.last_turn = start;
         loop {

@@ -5,6 +5,7 @@
 //! CPU. [`engine`] runs both; a scenario says what happens to the clients; [`book`] holds what was measured.
 
 pub mod book;
+mod chance;
 pub mod crowd;
 mod datagram;
 pub mod engine;
@@ -12,6 +13,7 @@ pub mod gauge;
 mod line;
 mod member;
 pub mod plant;
+pub mod run;
 pub mod scenario;
 
 pub use member::MOST_CLIENTS;

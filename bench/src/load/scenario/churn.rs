@@ -1,0 +1,105 @@
+//! Clients arrive, live, jump, sleep and go.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::*;
+
+/// One in so many faults is a suspension.
+const ONE_IN_SLEEPS: u32 = 20;
+/// A suspension, shorter than any profile's time without transport.
+const NAP: Span = Span::from_millis(4_000);
+/// Growth of memory over the second half of a run that is still called flat.
+const FLAT: f64 = 0.05;
+
+/// Something that is to happen to a client.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Jump,
+    Leave,
+    Return,
+    Wake,
+}
+
+/// As fast as the gateway takes them.
+pub(super) fn handshake(engine: &mut Engine, measure: &Measure, findings: &mut Findings) -> Result<()> {
+    let took = arrive(engine, measure)?;
+    let count = engine.crowd.book.handshake.count();
+    let rate = count as f64 / took.as_micros().max(1) as f64 * 1e6;
+    findings.duration = took;
+    findings.summary.insert("handshakes_per_s", rate);
+    findings.goals.push(Goal::at_least("handshakes per second", rate, 8_000.0, "1/s"));
+    findings.notes.push(format!(
+        "offered: {} arrivals per second; each costs the generator five X25519 operations as well",
+        measure.arrivals
+    ));
+    Ok(())
+}
+
+/// For the time that was asked for.
+pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findings) -> Result<()> {
+    arrive(engine, measure)?;
+    let total = engine.crowd.len();
+    let mut chance = Chance::new(measure.seed);
+    let start = clock::now();
+    let mut agenda: BinaryHeap<Reverse<(Time, u32, Happening)>> = BinaryHeap::new();
+    for number in 0..total {
+        agenda.push(Reverse((start + chance.until(measure.jump_every), number, Happening::Jump)));
+        agenda.push(Reverse((start + chance.until(measure.lifetime), number, Happening::Leave)));
+    }
+    let mut pulse = Pulse::new(measure, start);
+    let cost = engine.reading()?;
+    let (mut left, mut slept) = (0_u64, 0_u64);
+    let took = engine.run(Span::from_millis(measure.seconds * 1_000), |crowd, now| {
+        while let Some(Reverse((at, number, what))) = agenda.peek().copied()
+            && at <= now
+        {
+            agenda.pop();
+            match what {
+                Happening::Jump => {
+                    if chance.below(ONE_IN_SLEEPS) == 0 {
+                        crowd.sleep(number);
+                        slept += 1;
+                        agenda.push(Reverse((now + NAP, number, Happening::Wake)));
+                    } else {
+                        let kinds = [Jump::LinkDown, Jump::Rebind, Jump::BlackHole];
+                        crowd.jump(now, number, kinds[chance.below(kinds.len() as u32) as usize])?;
+                        agenda.push(Reverse((now + chance.until(measure.jump_every), number, Happening::Jump)));
+                    }
+                }
+                Happening::Wake => {
+                    crowd.wake(now, number)?;
+                    agenda.push(Reverse((now + chance.until(measure.jump_every), number, Happening::Jump)));
+                }
+                Happening::Leave => {
+                    crowd.leave(now, number)?;
+                    left += 1;
+                    agenda.push(Reverse((now + SETTLE, number, Happening::Return)));
+                }
+                Happening::Return => {
+                    crowd.connect(now, number)?;
+                    agenda.push(Reverse((now + chance.until(measure.lifetime), number, Happening::Leave)));
+                }
+            }
+        }
+        pulse.beat(crowd, now)?;
+        Ok(false)
+    })?;
+    let reading = engine.reading()?;
+    let share = reading.share_since(&cost, std::time::Duration::from_micros(took.as_micros()));
+    findings.duration = took;
+    findings.summary.insert("left_on_purpose", left as f64);
+    findings.summary.insert("sleeps", slept as f64);
+    findings.summary.insert("jumps", engine.crowd.book.jumps as f64);
+    findings.summary.insert("cpu_share_per_1000_sessions", share / f64::from(total) * 1_000.0);
+    let lost: u64 =
+        engine.crowd.book.ended.iter().filter(|(name, _)| **name != "OPERATOR_TERMINATED").map(|(_, n)| n).sum();
+    findings.goals.push(Goal::at_most("sessions lost outside of policy", lost as f64, 0.0, "sessions"));
+    let course = &engine.course.moments;
+    let half = &course[course.len() / 2..];
+    if let (Some(first), Some(last)) = (half.first(), half.last()) {
+        let growth = last.gateway_rss as f64 / first.gateway_rss.max(1) as f64 - 1.0;
+        findings.goals.push(Goal::at_most("growth of memory in the second half", growth, FLAT, "share"));
+    }
+    Ok(())
+}
