@@ -71,6 +71,12 @@ enum LoadBenchmark {
     Storm(LoadArguments),
     /// Clients live, jump, sleep, go and come back for a time
     Churn(LoadArguments),
+    /// Forged reattaches as fast as the generator can, beside clients that work
+    ReattachFlood(LoadArguments),
+    /// Handshakes of strangers without cookies as fast as the generator can, beside clients that work
+    HandshakeFlood(LoadArguments),
+    /// One captured request and one captured packet again and again, beside clients that work
+    ReplayFlood(LoadArguments),
 }
 
 impl LoadBenchmark {
@@ -82,6 +88,9 @@ impl LoadBenchmark {
             Self::Flap(arguments) => (Scenario::Flap, arguments),
             Self::Storm(arguments) => (Scenario::Storm, arguments),
             Self::Churn(arguments) => (Scenario::Churn, arguments),
+            Self::ReattachFlood(arguments) => (Scenario::ReattachFlood, arguments),
+            Self::HandshakeFlood(arguments) => (Scenario::HandshakeFlood, arguments),
+            Self::ReplayFlood(arguments) => (Scenario::ReplayFlood, arguments),
         }
     }
 }

@@ -9,14 +9,15 @@ use anyhow::Result;
 use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
-use jumpgate_protocol::ident::PublicKey;
+use jumpgate_protocol::ident::{Locator, PublicKey};
 use jumpgate_protocol::machine::{Evidence, State};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Time;
 use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, RequestedPolicy, TAG_LEN};
 
 use super::book::Book;
-use super::datagram::{self, Ends, HEADERS, Stamp};
+use super::datagram::{self, Ends, Stamp};
+use super::flood::Flood;
 use super::line::Line;
 use super::member::{Member, PATHS, owner_of, transport};
 
@@ -63,6 +64,8 @@ pub struct Crowd {
     pub frames: (u64, u64),
     attached: u64,
     live: u64,
+    /// What clients send, kept while somebody listens in.
+    pub(super) capture: Option<Vec<Vec<u8>>>,
     /// Scratch for one inner packet with room for the seal.
     packet: Vec<u8>,
     /// What arrived in this turn: whereto, and its place in the arena.
@@ -94,6 +97,7 @@ impl Crowd {
             frames: (0, 0),
             attached: 0,
             live: 0,
+            capture: None,
             packet: vec![0; INNER_MAX + DATA_OVERHEAD],
             inbox: Vec::new(),
             arena: Vec::new(),
@@ -238,6 +242,31 @@ impl Crowd {
         Ok(true)
     }
 
+    /// The names of all live sessions on the wire, which anybody on the path can read.
+    pub fn locators(&self, now: Time) -> Vec<Locator> {
+        self.members.iter().filter_map(|member| member.core.status(now).locator).collect()
+    }
+
+    /// The outer address that a client uses now.
+    pub fn outer_of(&self, number: u32, now: Time) -> SocketAddrV4 {
+        let member = &self.members[number as usize];
+        let path = member.core.status(now).active.map_or(0, |id| usize::from(id.0) - 1);
+        member.links[path].outer()
+    }
+
+    /// Sends packets of a flood.
+    pub fn pour(&mut self, flood: &mut Flood, packets: usize) -> Result<()> {
+        for _ in 0..packets {
+            let Some((from, packet)) = flood.next() else { return Ok(()) };
+            let (ends, to) = (self.ends, self.config.gateway);
+            if !self.line.send(|room| datagram::write(room, ends, from, to, packet))? {
+                return Ok(());
+            }
+            self.frames.0 += 1;
+        }
+        Ok(())
+    }
+
     /// A client is suspended: it hears nothing, and its timers do not run.
     pub fn sleep(&mut self, number: u32) {
         self.members[number as usize].asleep = true;
@@ -279,6 +308,9 @@ impl Crowd {
                 if link.up && !link.black {
                     let (ends, from, to) = (self.ends, link.outer(), self.config.gateway);
                     let packet = &self.packet[..bytes + DATA_OVERHEAD];
+                    if let Some(capture) = &mut self.capture {
+                        capture.push(packet.to_vec());
+                    }
                     self.line.send(|room| datagram::write(room, ends, from, to, packet))?;
                     self.frames.0 += 1;
                 }
@@ -326,7 +358,9 @@ impl Crowd {
             let link = &member.links[usize::from(transmit.path.0) - 1];
             if link.up && !link.black {
                 let (ends, from, to) = (self.ends, link.outer(), self.config.gateway);
-                debug_assert!(transmit.packet.len() + HEADERS <= 2_048);
+                if let Some(capture) = &mut self.capture {
+                    capture.push(transmit.packet.clone());
+                }
                 self.line.send(|room| datagram::write(room, ends, from, to, &transmit.packet))?;
                 self.frames.0 += 1;
             }

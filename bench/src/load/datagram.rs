@@ -9,7 +9,7 @@ const IPV4: usize = 20;
 /// UDP header in bytes.
 const UDP: usize = 8;
 /// Headers in front of a datagram, in bytes.
-pub(crate) const HEADERS: usize = ETHERNET + IPV4 + UDP;
+const HEADERS: usize = ETHERNET + IPV4 + UDP;
 /// EtherType of IPv4.
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 /// IP protocol number of UDP.

@@ -9,6 +9,7 @@ mod chance;
 pub mod crowd;
 mod datagram;
 pub mod engine;
+pub mod flood;
 pub mod gauge;
 mod line;
 mod member;

@@ -2,6 +2,7 @@
 
 mod churn;
 mod faults;
+mod flood;
 
 use std::collections::BTreeMap;
 
@@ -42,6 +43,12 @@ pub enum Scenario {
     Storm,
     /// Clients live, jump, sleep, die and are born for minutes
     Churn,
+    /// Forged reattaches as fast as the generator can, beside clients that work
+    ReattachFlood,
+    /// Handshakes of strangers without cookies as fast as the generator can, beside clients that work
+    HandshakeFlood,
+    /// One captured request and one captured packet again and again, beside clients that work
+    ReplayFlood,
 }
 
 /// How much of it.
@@ -84,6 +91,9 @@ impl Scenario {
             Self::Flap => "flap",
             Self::Storm => "storm",
             Self::Churn => "churn",
+            Self::ReattachFlood => "reattach-flood",
+            Self::HandshakeFlood => "handshake-flood",
+            Self::ReplayFlood => "replay-flood",
         }
     }
 
@@ -107,6 +117,9 @@ impl Scenario {
             Self::Flap => faults::flap(engine, measure, &mut findings)?,
             Self::Storm => faults::storm(engine, measure, &mut findings)?,
             Self::Churn => churn::churn(engine, measure, &mut findings)?,
+            Self::ReattachFlood => flood::reattach(engine, measure, &mut findings)?,
+            Self::HandshakeFlood => flood::handshake(engine, measure, &mut findings)?,
+            Self::ReplayFlood => flood::replay(engine, measure, &mut findings)?,
         }
         Ok(findings)
     }
