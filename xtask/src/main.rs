@@ -130,7 +130,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Unload { interfaces } => return run::unload(&interfaces),
         Task::Demo { arguments } => return run::demo(&arguments),
         Task::Test => return run::test(),
-        Task::Bench { arguments } => return run::package("jumpgate-bench", &arguments),
+        Task::Bench { arguments } => return run::bench(&arguments),
         Task::Sim { arguments } => return run::package("jumpgate-sim", &arguments),
         Task::Fuzz { target, seconds, keep } => fuzz::run(target.as_deref(), seconds, keep)?,
         Task::Doctor { interfaces } => return doctor::run(&interfaces),

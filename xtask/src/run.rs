@@ -49,12 +49,23 @@ pub(crate) fn demo(arguments: &[OsString]) -> Result<ExitCode> {
 pub(crate) fn test() -> Result<ExitCode> {
     // What it installs is for the laboratory, which runs as root only.
     let missing_tools = if is_root() { setup::tools().err() } else { None };
+    if is_root()
+        && let Err(error) = setup::generator()
+    {
+        eprintln!("{error:#}");
+    }
     let mut skipped = Vec::new();
     if !is_root() {
         skipped.push("tests that load XDP programs or make network namespaces: they need root");
     }
     let mut command = shell::cargo();
     command.args(["test", "--locked", "--workspace"]);
+    let lacking = setup::missing_for_generator();
+    let generator = format!("the load generator: building it needs the packages {}", lacking.join(" "));
+    if !lacking.is_empty() {
+        command.args(["--exclude", "jumpgate-bench"]);
+        skipped.push(&generator);
+    }
     step(&line(&command));
     let mut passed = shell::status(&mut command)?.success();
 
@@ -74,6 +85,14 @@ pub(crate) fn test() -> Result<ExitCode> {
     }
     step(if passed { "all tests that ran have passed" } else { "FAILED" });
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures; the gateway that is measured under load is the program of the same build.
+pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::tools()?;
+    setup::generator()?;
+    build::build(&["jumpgate"], Profile::Release)?;
+    package("jumpgate-bench", arguments)
 }
 
 /// Runs a program of the workspace, optimised.

@@ -1,5 +1,6 @@
 //! Installs what the machine lacks, and only that.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -28,11 +29,40 @@ const TOOLS: [Tool; 4] = [
     Tool { program: "ethtool", package: "ethtool", purpose: "offloads and queues of its interfaces" },
 ];
 
+/// What the load generator's C parts (libbpf and libxdp, below xsk-rs) are built with. Only `bench` and `test` build it.
+const GENERATOR_TOOLS: [Tool; 4] = [
+    Tool { program: "clang", package: "clang", purpose: "reads the C headers of libxdp" },
+    Tool { program: "m4", package: "m4", purpose: "writes a part of libxdp" },
+    Tool { program: "pkg-config", package: "pkg-config", purpose: "finds libelf and zlib" },
+    Tool { program: "make", package: "make", purpose: "builds libbpf" },
+];
+/// The same for libraries: a header of each, and the Debian package that has it.
+const GENERATOR_LIBRARIES: [(&str, &str); 2] =
+    [("/usr/include/libelf.h", "libelf-dev"), ("/usr/include/zlib.h", "zlib1g-dev")];
+
+/// Packages that building the load generator lacks here.
+pub(crate) fn missing_for_generator() -> Vec<&'static str> {
+    let tools = GENERATOR_TOOLS.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package);
+    let libraries = GENERATOR_LIBRARIES.iter().filter(|(header, _)| !Path::new(header).exists());
+    tools.chain(libraries.map(|(_, package)| *package)).collect()
+}
+
+/// Installs what building the load generator lacks.
+pub(crate) fn generator() -> Result<()> {
+    let missing = missing_for_generator();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(&format!("the load generator needs {} to be built", missing.join(", ")));
+    install(&missing)
+}
+
 /// Sets up what the tasks need; with `bpf`, also what compiling the XDP programs needs.
 pub(crate) fn run(bpf: bool) -> Result<()> {
     if !tools()? {
-        step("every program that build, demo and test need is there");
+        step("every program that build and demo need is there");
     }
+    generator()?;
     if bpf {
         compiler()?;
         linker()?;

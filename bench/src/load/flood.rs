@@ -38,8 +38,14 @@ impl Flood {
             let mut packet = vec![0; REQUEST_LEN];
             entropy.fill(&mut packet);
             let counter = u64::from_be_bytes([0, 1, packet[2], packet[3], packet[4], packet[5], packet[6], packet[7]]);
-            let header =
-                Header { kind: MessageType::ReattachRequest, flags: 0, key_epoch: 0, tag: 0, locator: *victim, counter };
+            let header = Header {
+                kind: MessageType::ReattachRequest,
+                flags: 0,
+                key_epoch: 0,
+                tag: 0,
+                locator: *victim,
+                counter,
+            };
             header.emit(&mut packet);
             packet
         });

@@ -36,9 +36,7 @@ pub(super) fn replay(engine: &mut Engine, measure: &Measure, findings: &mut Find
     engine.crowd.echo(clock::now(), 0, ECHO_BYTES)?;
     engine.run(SETTLE, |_, _| Ok(false))?;
     let mut captured = engine.crowd.capture.take().unwrap_or_default();
-    captured.retain(|packet| {
-        matches!(MessageType::of(packet), Ok(MessageType::ReattachRequest | MessageType::Data))
-    });
+    captured.retain(|packet| matches!(MessageType::of(packet), Ok(MessageType::ReattachRequest | MessageType::Data)));
     ensure!(captured.len() >= 2, "nothing to replay was captured");
     let from = engine.crowd.outer_of(0, clock::now());
     compare(engine, measure, Flood::replay(captured, from), findings)
