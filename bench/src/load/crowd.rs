@@ -424,7 +424,7 @@ impl Crowd {
                 self.live = self.live.saturating_sub(1);
                 Book::count(&mut book.ended, *reason);
             }
-            ClientEvent::Rekeyed { .. } => {}
+            ClientEvent::Rekeyed { .. } | ClientEvent::PolicyChanged { .. } => {}
         }
     }
 }
