@@ -3,13 +3,15 @@
 
 use super::path::Path;
 use crate::ident::TransportId;
-use crate::machine::{Record, State};
+use crate::machine::Record;
 use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::time::{Span, Time};
 
 /// Answered probes that a path needs after a quality trigger (§10.6).
 const QUALITY_ANSWERS: u32 = 3;
+/// The score of a path without loss, jitter and delay.
+const BEST_SCORE: u64 = 1_000;
 
 /// What the choice depends on besides the paths.
 pub(super) struct Choice<'a> {
@@ -18,10 +20,17 @@ pub(super) struct Choice<'a> {
     pub(super) now: Time,
     /// The path that carried the traffic last.
     pub(super) current: Option<TransportId>,
+    /// Loss of DATA on the active path, in permille.
+    pub(super) active_loss: u32,
+    /// Loss, latency or jitter is why the session is to move (AF-1), here or as the gateway hints. Unanswered heartbeats
+    /// are silence, not quality: they act at once (SM-14).
+    pub(super) quality: bool,
     /// The gateway said that our tuple is not bound (BD-4).
     pub(super) unbound: bool,
     /// The active binding has been within its bounds for `stability_window_ms`.
     pub(super) calm: bool,
+    /// The brake holds: in DEGRADED, and in a recovery that began there.
+    pub(super) braked: bool,
     /// What failed in this recovery may be tried again: a new one is about to begin.
     pub(super) anew: bool,
     /// A forced move to that path and no other.
@@ -37,52 +46,73 @@ impl Choice<'_> {
         self.best_of(paths, true).or_else(|| self.best_of(paths, false))
     }
 
+    /// Why no path passes, if none does: all that could be used are too bad, or there is none at all (T09).
+    pub(super) fn shortfall(&self, paths: &[Path]) -> Option<Reason> {
+        if self.best(paths).is_some() {
+            return None;
+        }
+        let usable = paths.iter().any(|path| !self.is_current(path) && self.is_usable(path));
+        Some(if usable { Reason::QualityFloorViolation } else { Reason::NoCandidateTransports })
+    }
+
     /// AF-2: a path left a moment ago must have answered for a while, unless no other is left.
     fn best_of(&self, paths: &[Path], rested_only: bool) -> Option<TransportId> {
+        let floor = self.floor(paths);
         paths
             .iter()
-            .filter(|path| self.passes(path) && (!rested_only || self.is_rested(path)))
+            .filter(|path| self.passes(path, floor) && (!rested_only || self.is_rested(path)))
             .min_by_key(|path| self.rank(path))
             .map(|path| path.id)
     }
 
-    fn passes(&self, path: &Path) -> bool {
-        if !path.up || (path.tried && !self.anew) || self.target.is_some_and(|target| target != path.id) {
+    fn passes(&self, path: &Path, floor: u64) -> bool {
+        if !self.is_usable(path) {
             return false;
         }
-        let bound = self.record.active().is_some();
         if self.is_current(path) {
             return self.same_path_is_candidate();
         }
-        let fresh =
-            path.echoes.last_answer().is_none() || path.seen_within(self.policy.transport.candidate_ttl, self.now);
-        // AF-4: while a binding still carries traffic, the brake admits only what is validated.
-        let braked = self.record.state() == State::Degraded && bound && !path.validated;
-        if !fresh || braked || self.score(path) < u64::from(self.policy.transport.candidate_min_score) {
+        let score = score(path.echoes.loss_permille(), path, self.now);
+        score >= floor && (!self.quality || self.within_quality(path))
+    }
+
+    /// Whether it may be asked at all, however good or bad it is.
+    fn is_usable(&self, path: &Path) -> bool {
+        let wanted = self.target.is_none_or(|target| target == path.id);
+        if !path.up || (path.tried && !self.anew) || !wanted || !self.policy.transport.allowed_protocols.udp() {
             return false;
         }
-        !self.is_quality_trigger() || (path.echoes.answers() >= QUALITY_ANSWERS && self.within_quality(path))
+        let seen = path.seen_within(self.policy.transport.candidate_ttl, self.now);
+        let fresh = path.echoes.last_answer().is_none() || seen;
+        // AF-4: while a binding still carries traffic, the brake admits only what is validated, that binding included.
+        let refused = self.braked && self.record.active().is_some() && !path.validated;
+        self.is_current(path) || (fresh && !refused)
     }
 
     /// SM-15: silent, dead, unbound or forced, the same path may be proved again; after a quality trigger only in
     /// DEGRADED, once it is calm.
     fn same_path_is_candidate(&self) -> bool {
-        self.unbound || !self.is_quality_trigger() || (self.record.state() == State::Degraded && self.calm)
+        self.unbound || !self.quality || (self.braked && self.calm)
     }
 
-    /// Loss, latency or jitter (AF-1). Unanswered heartbeats are silence, not quality: they act at once (SM-14).
-    fn is_quality_trigger(&self) -> bool {
-        matches!(
-            self.record.trigger(),
-            Some(Reason::LossThresholdExceeded | Reason::LatencyThresholdExceeded | Reason::JitterThresholdExceeded)
-        ) && self.record.active().is_some()
-            && !self.unbound
+    /// The least score of another path. After a quality trigger it must beat the active one, and by
+    /// `switch_improvement_factor` (AF-1).
+    fn floor(&self, paths: &[Path]) -> u64 {
+        let least = u64::from(self.policy.transport.candidate_min_score);
+        let active = paths.iter().find(|path| self.is_current(path)).filter(|_| self.quality);
+        active.map_or(least, |path| {
+            let loss = path.echoes.loss_permille().max(self.active_loss);
+            let active = score(loss, path, self.now);
+            let factor = u64::from(self.policy.switching.switch_improvement_factor);
+            least.max(active + 1).max((active * factor).div_ceil(100))
+        })
     }
 
     fn within_quality(&self, path: &Path) -> bool {
         let volatility = &self.policy.volatility;
         let bounded = |value: Span, bound: Span| bound == Span::ZERO || value <= bound;
-        path.echoes.loss_permille() <= volatility.loss_volatile_threshold
+        path.echoes.answers() >= QUALITY_ANSWERS
+            && path.echoes.loss_permille() <= volatility.loss_volatile_threshold
             && bounded(path.echoes.rtt().smoothed().unwrap_or(Span::ZERO), volatility.latency_volatile_threshold)
             && bounded(path.echoes.jitter(self.now), volatility.jitter_threshold)
     }
@@ -114,15 +144,17 @@ impl Choice<'_> {
         (class, path.info.priority, path.echoes.loss_permille() / 10, latency / 10, 12 - unbroken.min(12), path.id.0)
     }
 
-    /// 1000 for a perfect path; loss in permille counts twice, jitter in milliseconds three times (§10.6).
-    fn score(&self, path: &Path) -> u64 {
-        let cost = 2 * u64::from(path.echoes.loss_permille())
-            + 3 * path.echoes.jitter(self.now).as_millis()
-            + path.echoes.rtt().smoothed().map_or(0, Span::as_millis);
-        1_000u64.saturating_sub(cost)
-    }
-
     fn is_current(&self, path: &Path) -> bool {
         self.current == Some(path.id)
     }
 }
+
+/// 1000 for a perfect path; loss in permille counts twice, jitter in milliseconds three times (§10.6).
+fn score(loss_permille: u32, path: &Path, now: Time) -> u64 {
+    let jitter = path.echoes.jitter(now).as_millis();
+    let round_trip = path.echoes.rtt().smoothed().map_or(0, Span::as_millis);
+    BEST_SCORE.saturating_sub(2 * u64::from(loss_permille)).saturating_sub(3 * jitter).saturating_sub(round_trip)
+}
+
+#[cfg(test)]
+mod tests;

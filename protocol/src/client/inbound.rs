@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use super::candidates::Choice;
 use super::core::Shared;
 use super::live::Live;
-use crate::health::Report;
+use crate::health::{Report, is_quality};
 use crate::ident::TransportId;
 use crate::machine::{Input, State};
 use crate::reason::Reason;
@@ -151,9 +152,15 @@ impl Live {
         self.known_epoch = self.known_epoch.max(hint.binding_epoch);
         // SM-10: it is about the binding of that epoch and no other.
         let concerns_us = hint.binding_epoch == self.record.epoch();
-        let goal = self.choice(now, true).best(&shared.paths);
+        let attached = self.record.state() == State::Attached;
+        // AF-1 holds for what the gateway measured, too.
+        let hinted_quality = is_quality(hint.reason);
+        let choice = self.choice(shared, now, true);
+        let quality = choice.quality || (attached && hinted_quality && !choice.unbound);
+        let goal = Choice { quality, ..choice }.best(&shared.paths);
         let somewhere_to_go = goal.is_some_and(|goal| hint.same_path_ok || Some(goal) != self.current);
-        if self.record.state() == State::Attached && concerns_us && somewhere_to_go {
+        if attached && concerns_us && somewhere_to_go {
+            self.hinted_quality = hinted_quality;
             self.apply(shared, &[Input::PolicyForceMove], now);
         }
         self.drive(shared, now);

@@ -57,6 +57,10 @@ pub(super) struct Live {
     pub(super) retry_at: Option<Time>,
     pub(super) tried_any: bool,
     pub(super) target: Option<TransportId>,
+    /// The session is in DEGRADED, or in a recovery that began there (SM-15, AF-4).
+    pub(super) braked: bool,
+    /// The present move is one that the gateway hinted at because our path is bad there.
+    pub(super) hinted_quality: bool,
     /// The path that the gateway named as bound when it refused an older epoch (RS-7).
     pub(super) named: Option<TransportId>,
     /// The path that carried the traffic last, also after it died.
@@ -103,6 +107,8 @@ impl Live {
             retry_at: None,
             tried_any: false,
             target: None,
+            braked: false,
+            hinted_quality: false,
             named: None,
             current: Some(path),
             left_attached_at: now,
@@ -265,7 +271,7 @@ impl Live {
         if let Some(path) = self.active_path().and_then(|id| shared.path(id)) {
             let round_trips = RoundTrips::Client(&path.echoes);
             let mut judged = self.health.judge(&self.policy, &self.ring.counters(), round_trips, now);
-            if self.target.is_some() || self.record.trigger() == Some(Reason::PolicyForcedRecovery) {
+            if self.is_forced() {
                 // A forced move does not end because the old path is well: it always was.
                 judged.retain(|input| !matches!(input, Input::StabilityRestored { .. }));
             }
@@ -292,9 +298,24 @@ impl Live {
 
     /// Applies inputs to the mirror and does what each transition asks for.
     pub(super) fn apply(&mut self, shared: &mut Shared, inputs: &[Input], now: Time) {
-        for transition in run(&mut self.record, inputs, &self.policy, now) {
+        // The machine knows no candidates: why none was taken, and whether a better one was, is said here.
+        let gives_up = inputs.iter().any(|input| matches!(input, Input::VolatileTimeout));
+        let shortfall = gives_up.then(|| self.choice(shared, now, true).shortfall(&shared.paths)).flatten();
+        let improves = self.attempt.as_ref().is_some_and(Attempt::is_improvement);
+        for mut transition in run(&mut self.record, inputs, &self.policy, now) {
+            match transition.id {
+                TransitionId::T09 => transition.detail = shortfall,
+                TransitionId::T11 if improves => transition.detail = Some(Reason::PreferredPathChanged),
+                _ => {}
+            }
             self.after(shared, &transition, now);
         }
+    }
+
+    /// Whether operator or policy want the session elsewhere, however well its path is.
+    fn is_forced(&self) -> bool {
+        let forced = self.record.trigger() == Some(Reason::PolicyForcedRecovery);
+        self.target.is_some() || (forced && !self.hinted_quality)
     }
 
     fn after(&mut self, shared: &mut Shared, transition: &Transition, now: Time) {
@@ -309,6 +330,7 @@ impl Live {
                 path.tried = false;
             }
         }
+        self.braked = transition.to == State::Degraded || (self.braked && transition.to == State::Recovering);
         if transition.to != State::Recovering {
             self.attempt = None;
             self.retry_at = None;
@@ -316,10 +338,14 @@ impl Live {
         if matches!(transition.id, TransitionId::T04 | TransitionId::T16) {
             // Without a binding any path will do, and the cooldown does not apply any more (SM-16).
             self.target = None;
+            self.hinted_quality = false;
             self.retry_at = None;
         }
         if transition.to == State::Degraded || transition.id == TransitionId::T07 {
             self.target = None;
+        }
+        if transition.to == State::Attached {
+            self.hinted_quality = false;
         }
         if transition.id == TransitionId::T11 {
             self.bound(shared, transition, now);

@@ -16,6 +16,7 @@ mod policy;
 mod pulse;
 mod recovery;
 mod rekey;
+mod standby;
 
 pub use self::core::{Client, ClientConfig};
 pub use event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};

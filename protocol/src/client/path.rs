@@ -28,6 +28,8 @@ pub(super) struct Path {
     pub(super) token: u64,
     pub(super) validated: bool,
     pub(super) next_probe: Time,
+    /// When it was probed first without an answer since.
+    pub(super) silent_since: Option<Time>,
     /// A request on it went unanswered since it answered last: its round trip is not what it was.
     pub(super) unanswered: bool,
     /// Refused or failed in this recovery.
@@ -47,6 +49,7 @@ impl Path {
             token: 0,
             validated: false,
             next_probe: now,
+            silent_since: None,
             unanswered: false,
             tried: false,
             left_at: None,
@@ -62,18 +65,29 @@ impl Path {
         Tuple { local, peer: self.info.gateway }
     }
 
+    /// A probe with that counter went out.
+    pub(super) fn probed(&mut self, counter: u64, now: Time) {
+        self.echoes.asked(counter, now);
+        self.silent_since.get_or_insert(now);
+    }
+
     /// A probe or heartbeat with that counter was answered on this path. Gives the round trip, once and only if it was
     /// asked here (AR-1, lane R).
     pub(super) fn answered(&mut self, counter: u64, now: Time) -> Option<Span> {
         let round_trip = self.echoes.answered(counter, now)?;
-        self.unanswered = false;
+        self.heard_from();
         Some(round_trip)
     }
 
     /// A round trip measured by an answer to a handshake or to a request to move.
     pub(super) fn measured(&mut self, round_trip: Span, now: Time) {
         self.echoes.measured(round_trip, now);
+        self.heard_from();
+    }
+
+    fn heard_from(&mut self) {
         self.unanswered = false;
+        self.silent_since = None;
     }
 
     /// The retransmission timeout (HS-6). Of a path that let a request go unanswered the round trip counts as unknown: a
@@ -86,6 +100,11 @@ impl Path {
     /// Whether it answered within `ttl`.
     pub(super) fn seen_within(&self, ttl: Span, now: Time) -> bool {
         self.echoes.last_answer().is_some_and(|at| now.since(at) < ttl)
+    }
+
+    /// Whether it has let probes go unanswered for `ttl`.
+    pub(super) fn is_stale(&self, ttl: Span, now: Time) -> bool {
+        self.silent_since.is_some_and(|since| now.since(since) >= ttl)
     }
 
     /// Everything that was measured before belongs to another tuple: the link went, or came with another address.

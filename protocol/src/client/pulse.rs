@@ -7,7 +7,7 @@ use crate::ident::TransportId;
 use crate::machine::State;
 use crate::reason::Reason;
 use crate::time::{Span, Time};
-use crate::wire::{Body, ControlPacket, Header, Heartbeat, PathProbe};
+use crate::wire::{Body, ControlPacket, Header, Heartbeat};
 
 /// A heartbeat may be left out while data flows both ways, but only three times in a row (BD-3).
 pub(super) const MAX_SUPPRESSED: u32 = 3;
@@ -49,7 +49,7 @@ impl Live {
     }
 
     /// BD-3: a heartbeat an interval, unless data flowed both ways in it, and never less often than every fourth. Where
-    /// something is lost, or round trips are bounded, each is sent: they are the measure.
+    /// much is lost, or round trips are bounded, each is sent: they are the measure.
     pub(super) fn heartbeat(&mut self, shared: &mut Shared, now: Time) {
         if now < self.next_heartbeat || self.confirm.is_some() {
             return;
@@ -61,7 +61,7 @@ impl Live {
         self.next_heartbeat = now + interval;
         let bounds = &self.policy.volatility;
         let measured = bounds.latency_volatile_threshold > Span::ZERO || bounds.jitter_threshold > Span::ZERO;
-        let calm = self.record.state() == State::Attached && !self.announcing && !self.health.is_losing();
+        let calm = self.record.state() == State::Attached && !self.announcing && !self.health.is_suspect(&self.policy);
         let busy = self.sent_since && self.received_since;
         self.sent_since = false;
         self.received_since = false;
@@ -89,29 +89,6 @@ impl Live {
         shared.send(path, &packet);
     }
 
-    /// Probes every path that is up and not active (SP-1).
-    pub(super) fn probe(&mut self, shared: &mut Shared, now: Time) {
-        let interval = self.policy.transport.probe_interval;
-        let ttl = self.policy.transport.candidate_ttl;
-        for index in 0..shared.paths.len() {
-            let path = &mut shared.paths[index];
-            if !path.up || now < path.next_probe || self.active_path() == Some(path.id) {
-                continue;
-            }
-            path.validated &= path.seen_within(ttl, now);
-            path.next_probe = now + interval;
-            let (id, token) = (path.id, path.token);
-            let body = PathProbe { transport_id: id, client_time_ms: self.session_ms(now), token };
-            let packet = self.seal_query(&body);
-            shared.paths[index].echoes.asked(self.control_sent, now);
-            shared.send(id, &packet);
-        }
-    }
-
-    pub(super) fn is_probed(&self, id: TransportId) -> bool {
-        self.active_path() != Some(id)
-    }
-
     pub(super) fn open_control<B: Body>(&mut self, header: &Header, packet: &mut [u8], now: Time) -> Result<B, Reason> {
         self.ring.open_control(header, packet, now)
     }
@@ -123,7 +100,7 @@ impl Live {
     }
 
     /// Seals one control message; its counter is never used again, whatever its type (AR-2, INV-36).
-    fn seal_query<B: Body>(&mut self, body: &B) -> ControlPacket {
+    pub(super) fn seal_query<B: Body>(&mut self, body: &B) -> ControlPacket {
         self.control_sent += 1;
         self.ring.seal_control(self.locator, self.control_sent, body)
     }

@@ -4,6 +4,7 @@ use super::candidates::Choice;
 use super::core::Shared;
 use super::event::ClientEvent;
 use super::live::Live;
+use crate::health::is_quality;
 use crate::ident::TransportId;
 use crate::machine::{Input, NewBinding, State};
 use crate::reason::Reason;
@@ -22,12 +23,18 @@ pub(super) struct Attempt {
     pub(super) path: TransportId,
     nonce: u64,
     packet: ControlPacket,
+    cause: Cause,
     first_sent: Time,
     rto: Span,
     copies: u32,
 }
 
 impl Attempt {
+    /// Whether it leads from the path in use to one that is better, not merely alive.
+    pub(super) fn is_improvement(&self) -> bool {
+        self.cause == Cause::Quality
+    }
+
     /// When the next copy is due, or the attempt has failed.
     fn next(&self) -> Time {
         let rtos = if self.copies < COPIES { u64::from(self.copies) } else { GIVE_UP_RTO };
@@ -70,22 +77,32 @@ impl Live {
         }
     }
 
-    pub(super) fn choice(&self, now: Time, anew: bool) -> Choice<'_> {
+    pub(super) fn choice(&self, shared: &Shared, now: Time, anew: bool) -> Choice<'_> {
+        let unbound = self.health.is_unbound() && self.record.active().is_some();
         Choice {
             record: &self.record,
             policy: &self.policy,
             now,
             current: self.current,
-            unbound: self.health.is_unbound() && self.record.active().is_some(),
+            active_loss: self.measurement(shared, now).map_or(0, |found| found.loss_permille),
+            quality: self.is_about_quality() && !unbound,
+            unbound,
+            braked: self.braked,
             calm: self.health.calm_for(now) >= self.policy.volatility.stability_window,
             anew,
             target: self.target,
         }
     }
 
+    /// Whether the session is to leave a path that still carries traffic because that path is bad (AF-1).
+    fn is_about_quality(&self) -> bool {
+        let measured = self.record.trigger().is_some_and(is_quality);
+        self.target.is_none() && self.record.active().is_some() && (measured || self.hinted_quality)
+    }
+
     /// A candidate for a recovery that is yet to start: what failed in the last one may be tried again (T15).
     fn has_startable(&self, shared: &Shared, now: Time) -> bool {
-        self.choice(now, true).best(&shared.paths).is_some()
+        self.choice(shared, now, true).best(&shared.paths).is_some()
     }
 
     fn start(&mut self, shared: &mut Shared, now: Time) {
@@ -100,7 +117,7 @@ impl Live {
 
     fn next_attempt(&mut self, shared: &mut Shared, now: Time) {
         let named = self.named.take().filter(|id| shared.path(*id).is_some_and(|path| path.up));
-        let candidate = named.or_else(|| self.choice(now, false).best(&shared.paths));
+        let candidate = named.or_else(|| self.choice(shared, now, false).best(&shared.paths));
         let exhausted = u32::from(self.record.attempts()) >= self.policy.switching.max_recovery_attempts;
         match candidate {
             Some(path) if !exhausted => self.ask(shared, path, now),
@@ -114,10 +131,11 @@ impl Live {
 
     /// A fresh nonce, and the request from the candidate's own path (RS-1).
     fn ask(&mut self, shared: &mut Shared, path: TransportId, now: Time) {
+        let cause = self.cause(path);
         let request = ReattachRequest {
             binding_epoch: self.known_epoch,
             client_time_ms: self.session_ms(now),
-            cause: self.cause(),
+            cause,
             transport_id: path,
             protocol: PROTOCOL_UDP,
         };
@@ -125,18 +143,20 @@ impl Live {
         let (nonce, rto) = (self.control_sent, shared.rto(path));
         shared.send(path, &packet);
         self.tried_any = true;
-        self.attempt = Some(Attempt { path, nonce, packet, first_sent: now, rto, copies: 1 });
+        self.attempt = Some(Attempt { path, nonce, packet, cause, first_sent: now, rto, copies: 1 });
     }
 
-    fn cause(&self) -> Cause {
+    fn cause(&self, path: TransportId) -> Cause {
         if self.record.active().is_none() {
             return Cause::HardDead;
         }
+        if self.is_about_quality() {
+            return if self.current == Some(path) { Cause::Reproof } else { Cause::Quality };
+        }
         match self.record.trigger() {
-            Some(Reason::PolicyForcedRecovery) => Cause::Forced,
             Some(Reason::HeartbeatTimeout | Reason::ConsecutiveDropExceeded) => Cause::Silence,
             Some(Reason::TransportDead) => Cause::HardDead,
-            _ => Cause::Quality,
+            _ => Cause::Forced,
         }
     }
 
@@ -272,7 +292,7 @@ impl Live {
                     path.tried = true;
                 }
                 // T13 at the client: final only once no untried candidate is left.
-                if self.choice(now, false).best(&shared.paths).is_none() {
+                if self.choice(shared, now, false).best(&shared.paths).is_none() {
                     let primary = match reason {
                         Reason::InvalidTransportCandidate => reason,
                         Reason::PolicyDenied | Reason::SwitchRateLimited => Reason::PolicyDenied,

@@ -60,9 +60,13 @@ impl Session {
                 let now = context.now;
                 // C10: one step, whole or not at all (INV-13).
                 match reattach(&mut self.record, binding, &self.policy, now) {
-                    Ok(transitions) => {
+                    Ok(mut transitions) => {
                         self.moved(arrival, received);
-                        let detail = transitions.last().and_then(|commit| commit.detail);
+                        let detail = transitions.last_mut().and_then(|commit| {
+                            let better = (request.cause == Cause::Quality).then_some(Reason::PreferredPathChanged);
+                            commit.detail = commit.detail.or(better);
+                            commit.detail
+                        });
                         for transition in &transitions {
                             self.after(transition, context);
                         }

@@ -14,7 +14,7 @@ use super::shard::{Context, Inner};
 use super::sources::Sources;
 use super::standby::StandbyTable;
 use super::{Birth, SessionKey};
-use crate::health::{Measurement, PathHealth, RoundTrips, Rtt};
+use crate::health::{Measurement, PathHealth, RoundTrips, Rtt, is_quality};
 use crate::ident::{Arrival, Locator, PublicKey, Tuple};
 use crate::key_ring::KeyRing;
 use crate::keys::{KeyLimits, Side};
@@ -232,8 +232,10 @@ impl Session {
 
     /// Applies inputs to completion and does what each transition asks for.
     pub(super) fn apply(&mut self, inputs: &[Input], context: &mut Context<'_>) {
-        let transitions = run(&mut self.record, inputs, &self.policy, context.now);
-        for transition in transitions {
+        for mut transition in run(&mut self.record, inputs, &self.policy, context.now) {
+            if transition.id == TransitionId::T09 && !self.has_standby() {
+                transition.detail = Some(Reason::NoCandidateTransports);
+            }
             self.after(&transition, context);
         }
     }
@@ -353,9 +355,15 @@ impl Session {
         verdict
     }
 
+    /// A path that a recovery could start for. After a quality trigger only the client knows whether another path is any
+    /// better (§10.6): it asks, or it stays.
     fn has_candidate(&self) -> bool {
-        matches!(self.record.state(), State::Volatile | State::Degraded)
-            && self.standby.has_validated_besides(self.record.active().map(|binding| binding.transport))
+        let bad = self.record.active().is_some() && self.record.trigger().is_some_and(is_quality);
+        matches!(self.record.state(), State::Volatile | State::Degraded) && !bad && self.has_standby()
+    }
+
+    fn has_standby(&self) -> bool {
+        self.standby.has_validated_besides(self.record.active().map(|binding| binding.transport))
     }
 
     /// What is measured of the active path (SM-14); the audit record of T03 says it.

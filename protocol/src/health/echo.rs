@@ -96,7 +96,7 @@ impl Echoes {
 
     /// Questions unanswered for too long are lost.
     pub fn age(&mut self, policy: &Policy, now: Time) {
-        let patience = self.patience(policy);
+        let patience = self.rtt.patience(policy);
         for index in 0..self.outstanding.len() {
             let question = &mut self.outstanding[index];
             if !question.lost && now.since(question.sent) >= patience {
@@ -109,7 +109,7 @@ impl Echoes {
     /// When the next question counts as lost, if nothing answers it.
     pub fn next_loss(&self, policy: &Policy) -> Option<Time> {
         let waiting = self.outstanding.iter().find(|question| !question.lost)?;
-        Some(waiting.sent + self.patience(policy))
+        Some(waiting.sent + self.rtt.patience(policy))
     }
 
     /// Forgets how good the path was; not how long it takes, nor when it was last seen (AF-3).
@@ -167,11 +167,6 @@ impl Echoes {
     /// Jitter over everything that is kept, for ranking and display; zero before the third answer.
     pub fn jitter(&self, now: Time) -> Span {
         self.spread(Span::ZERO, self.samples.len(), now).map_or(Span::ZERO, |spread| spread.jitter)
-    }
-
-    /// How long a question may stay unanswered before it is lost (SM-14).
-    fn patience(&self, policy: &Policy) -> Span {
-        policy.volatility.heartbeat_interval.max(self.rtt.smoothed().map_or(Span::ZERO, |rtt| rtt.times(2)))
     }
 
     fn lost(&mut self) {

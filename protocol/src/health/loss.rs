@@ -2,7 +2,7 @@
 //!
 //! A packet on its way costs nothing here: the replay window and a counter already know which packets came. At
 //! heartbeats and timers the meter looks at them. It *marks* the highest counter that the peer had sent by then, waits
-//! until what was under way must have come (2 RTT), and counts which counters up to the mark were received: a *tally*.
+//! until what was under way must have come ([`super::Rtt::patience`]), and counts which counters up to the mark were received: a *tally*.
 //! The difference of two tallies is exact, whatever was reordered between them, and a packet that comes later still is
 //! taken off the losses by the next tally.
 //!
@@ -104,9 +104,9 @@ impl LossMeter {
     }
 
     /// Looks at what came until `now`.
-    pub(super) fn look(&mut self, counters: &Counters<'_>, delivered: u64, in_flight: Span, window: Span, now: Time) {
+    pub(super) fn look(&mut self, counters: &Counters<'_>, delivered: u64, patience: Span, window: Span, now: Time) {
         self.follow_rekey(counters);
-        while let Some(mark) = self.mark.take_if(|mark| now.since(mark.at) >= in_flight) {
+        while let Some(mark) = self.mark.take_if(|mark| now.since(mark.at) >= patience) {
             self.mark = self.following.take();
             // Below the replay window everything is decided, as nothing of it is accepted any more.
             let counter = mark.counter.max(counters.window.lower_edge());
@@ -125,8 +125,8 @@ impl LossMeter {
     }
 
     /// When [`LossMeter::look`] will know more.
-    pub(super) fn next_look(&self, in_flight: Span) -> Option<Time> {
-        self.mark.map(|mark| mark.at + in_flight)
+    pub(super) fn next_look(&self, patience: Span) -> Option<Time> {
+        self.mark.map(|mark| mark.at + patience)
     }
 
     /// The newest tally of what came, for the peer: the counter, and the packets received up to it.
@@ -139,11 +139,9 @@ impl LossMeter {
         [self.inbound.loss(window), self.outbound.loss(window)]
     }
 
-    /// Whether the newest tallies show a loss, in a window that is full or not.
-    pub(super) fn is_losing(&self) -> bool {
-        [&self.inbound, &self.outbound]
-            .into_iter()
-            .any(|direction| direction.loss(Span::ZERO).is_some_and(|l| l.lost > 0))
+    /// Losses since the oldest tally, in a window that is full or not.
+    pub(super) fn recent(&self) -> [Option<Loss>; 2] {
+        self.losses(Span::ZERO)
     }
 
     /// The first mark of a binding is one that the peer reports. While a mark waits, only a report makes another one: in
@@ -214,7 +212,7 @@ mod tests {
     use crate::replay::ReplayWindow;
 
     const WINDOW: Span = Span::from_millis(2_000);
-    const IN_FLIGHT: Span = Span::from_millis(100);
+    const PATIENCE: Span = Span::from_millis(100);
     const WINDOW_BITS: usize = 8_192;
 
     fn ms(millis: u64) -> Time {
@@ -250,7 +248,7 @@ mod tests {
 
         fn look(&mut self, now: Time) {
             let delivered = self.delivered;
-            self.with(|meter, counters| meter.look(counters, delivered, IN_FLIGHT, WINDOW, now));
+            self.with(|meter, counters| meter.look(counters, delivered, PATIENCE, WINDOW, now));
         }
 
         fn report(&mut self, sent: u64, now: Time) {
@@ -299,7 +297,7 @@ mod tests {
         let mut receiver = Receiver::new();
         run(&mut receiver, 10_000, |_, now| Some(now));
         assert_eq!(receiver.loss(), Some(Loss { sent: 2_000, lost: 0 }));
-        assert!(!receiver.meter.is_losing());
+        assert!(receiver.meter.recent().into_iter().flatten().all(|loss| loss.lost == 0));
     }
 
     #[test]
@@ -454,7 +452,7 @@ mod tests {
             receiver.report(4_010, ms(4_000 + 500 * step));
         }
         assert_eq!(receiver.loss(), Some(Loss { sent: 0, lost: 0 }));
-        assert!(!receiver.meter.is_losing());
+        assert!(receiver.meter.recent().into_iter().flatten().all(|loss| loss.lost == 0));
     }
 
     #[test]

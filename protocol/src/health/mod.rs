@@ -33,6 +33,11 @@ use loss::LossMeter;
 /// Fewer lost packets than that are chance, whatever the ratio (SM-14).
 const LEAST_LOST: u64 = 3;
 
+/// Whether a session left its path because that was bad, not silent or gone (AF-1).
+pub(crate) const fn is_quality(reason: Reason) -> bool {
+    matches!(reason, Reason::LossThresholdExceeded | Reason::LatencyThresholdExceeded | Reason::JitterThresholdExceeded)
+}
+
 /// What an end counted under the present keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counters<'a> {
@@ -171,9 +176,9 @@ impl PathHealth {
         self.loss.newest()
     }
 
-    /// Whether DATA was lost lately.
-    pub(crate) fn is_losing(&self) -> bool {
-        self.loss.is_losing()
+    /// Whether the newest packets show more loss than the threshold, in a window that is full or not: worth a closer look.
+    pub(crate) fn is_suspect(&self, policy: &Policy) -> bool {
+        self.loss.recent().into_iter().flatten().any(|loss| loss.exceeds(policy.volatility.loss_volatile_threshold))
     }
 
     /// Judges the path at `now` (SM-13 a, SM-14).
@@ -184,7 +189,7 @@ impl PathHealth {
         round_trips: RoundTrips<'_>,
         now: Time,
     ) -> ArrayVec<Input, 3> {
-        self.loss.look(counters, self.delivered, round_trips.in_flight(), policy.volatility.loss_window, now);
+        self.loss.look(counters, self.delivered, round_trips.patience(policy), policy.volatility.loss_window, now);
         let generation = self.generation;
         let mut inputs = ArrayVec::new();
         if now.since(self.last_authentic) >= policy.volatility.transport_dead {
@@ -241,7 +246,7 @@ impl PathHealth {
         let volatile = self.last_authentic + policy.volatility.heartbeat_volatile + Span::from_micros(1);
         let dead = self.last_authentic + policy.volatility.transport_dead;
         let calm = self.last_trouble + policy.volatility.stability_window;
-        let tally = self.loss.next_look(round_trips.in_flight());
+        let tally = self.loss.next_look(round_trips.patience(policy));
         [Some(volatile), Some(dead), Some(calm), tally, round_trips.next_loss(policy)]
             .into_iter()
             .flatten()
@@ -274,10 +279,10 @@ impl Measurement {
 }
 
 impl RoundTrips<'_> {
-    fn in_flight(&self) -> Span {
+    fn patience(&self, policy: &Policy) -> Span {
         match self {
-            Self::Gateway(rtt) => rtt.in_flight(),
-            Self::Client(echoes) => echoes.rtt().in_flight(),
+            Self::Gateway(rtt) => rtt.patience(policy),
+            Self::Client(echoes) => echoes.rtt().patience(policy),
         }
     }
 

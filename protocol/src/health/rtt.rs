@@ -1,5 +1,6 @@
 //! The smoothed round trip of a path, and the times that follow from it.
 
+use crate::policy::Policy;
 use crate::time::Span;
 
 /// Shortest retransmission timeout (HS-6).
@@ -33,16 +34,18 @@ impl Rtt {
         self.smoothed.map_or(RTO_UNKNOWN, |rtt| rtt.times(2).clamp(RTO_MIN, RTO_MAX))
     }
 
-    /// Younger packets are not lost yet (SM-14): twice the round trip. Not less than the shortest timeout, since paths
-    /// that reorder do not ask how short they are.
-    pub fn in_flight(&self) -> Span {
-        self.smoothed.map_or(RTO_UNKNOWN, |rtt| rtt.times(2).max(RTO_MIN))
+    /// How long a packet or an answer may be under way before it counts as lost (SM-14): twice the round trip, and not
+    /// less than `heartbeat_interval_ms`. A path that begins to reorder does so before its round trip is known to have
+    /// grown.
+    pub fn patience(&self, policy: &Policy) -> Span {
+        policy.volatility.heartbeat_interval.max(self.smoothed.map_or(Span::ZERO, |rtt| rtt.times(2)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Profile;
 
     #[test]
     fn the_first_sample_sets_the_round_trip_and_later_ones_move_it_by_an_eighth() {
@@ -56,12 +59,13 @@ mod tests {
     }
 
     #[test]
-    fn hs6_the_timeout_is_bounded_and_the_patience_for_packets_in_flight_only_from_below() {
+    fn hs6_the_timeout_is_bounded_and_patience_only_from_below() {
+        let policy = Policy::profile(Profile::Default);
         let mut rtt = Rtt::default();
         rtt.sample(Span::from_millis(2));
-        assert_eq!((rtt.rto(), rtt.in_flight()), (RTO_MIN, RTO_MIN));
+        assert_eq!((rtt.rto(), rtt.patience(&policy)), (RTO_MIN, Span::from_millis(500)));
         rtt = Rtt::default();
         rtt.sample(Span::from_millis(900));
-        assert_eq!((rtt.rto(), rtt.in_flight()), (RTO_MAX, Span::from_millis(1_800)));
+        assert_eq!((rtt.rto(), rtt.patience(&policy)), (RTO_MAX, Span::from_millis(1_800)));
     }
 }
