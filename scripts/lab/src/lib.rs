@@ -16,6 +16,7 @@ macro_rules! say {
     }};
 }
 
+pub(crate) mod attacker;
 pub mod demo;
 pub mod e2e;
 pub mod http;

@@ -13,6 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -22,7 +23,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::namespace::Namespace;
 use crate::relay::{Link, RelayControl};
-use crate::run::{self, Process, Run};
+use crate::run::{self, Process, Run, lock};
 
 /// UDP port of the gateway.
 pub const GATEWAY_PORT: u16 = 51_900;
@@ -38,6 +39,9 @@ pub const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 2);
 /// Address of the core on the gateway's link: where an attacker who is nobody's client would sit.
 pub const CORE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+/// First two parts of the addresses that senders forge (RFC 2544). What is sent there is swallowed by the core, unless
+/// a test makes one of them its own.
+pub const FORGED: [u8; 2] = [198, 18];
 
 /// How long the relay may take to create its devices.
 const RELAY_START: Duration = Duration::from_secs(5);
@@ -115,6 +119,7 @@ pub struct Lab {
     /// Steers the impairments of the paths `wifi` and `lte`.
     pub relay: RelayControl,
     relay_process: Process,
+    notes: Mutex<Vec<String>>,
 }
 
 /// What is missing to build a lab here, each with its cure; empty if it can be built.
@@ -162,14 +167,26 @@ impl Lab {
         connect_gateway(&core, &gateway)?;
         connect_server(&gateway, &server)?;
         client.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1"), ("ipv6/conf/default/keep_addr_on_down", "1")])?;
-        let lab = Self { run, client, core, gateway, server, relay, relay_process };
+        let notes = Mutex::default();
+        let lab = Self { run, client, core, gateway, server, relay, relay_process, notes };
         for (uplink, router) in Uplink::ALL.iter().zip(&routers) {
             connect_uplink(uplink, &lab.client, router, &lab.core)?;
             lab.add_default_routes(uplink)?;
         }
+        lab.core.ip("route add blackhole 198.18.0.0/15")?;
         lab.core.forward()?;
         lab.settle()?;
         Ok(lab)
+    }
+
+    /// Keeps what a test measured but does not judge, to be shown beside its result.
+    pub fn note(&self, text: String) {
+        lock(&self.notes).push(text);
+    }
+
+    /// What was noted since the last time.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.notes))
     }
 
     /// Waits until the gateway can be reached over every uplink and family: addresses become usable and neighbours known

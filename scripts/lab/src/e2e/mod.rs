@@ -1,11 +1,19 @@
 //! End-to-end tests: real programs, real packets, one line per test.
 
 mod abuse;
-mod attacks;
+mod arena;
+mod bindings;
+mod ends;
+mod floods;
+mod forgery;
+mod inner;
 mod jumps;
 mod lifecycle;
+mod malformed;
 mod network;
+mod replay;
 mod sessions;
+mod strangers;
 mod tunnel;
 
 use std::io::{IsTerminal, Write};
@@ -28,7 +36,21 @@ pub(crate) struct Test {
 
 /// Runs every test whose name contains `filter`; true if none failed.
 pub fn run(filter: &str) -> Result<bool> {
-    let all = [network::TESTS, sessions::TESTS, jumps::TESTS, attacks::TESTS, abuse::TESTS, lifecycle::TESTS];
+    let all = [
+        network::TESTS,
+        sessions::TESTS,
+        jumps::TESTS,
+        strangers::TESTS,
+        replay::TESTS,
+        forgery::TESTS,
+        bindings::TESTS,
+        inner::TESTS,
+        malformed::TESTS,
+        floods::TESTS,
+        abuse::TESTS,
+        ends::TESTS,
+        lifecycle::TESTS,
+    ];
     let chosen: Vec<&Test> = all.into_iter().flatten().filter(|test| test.name.contains(filter)).collect();
     if chosen.is_empty() {
         bail!("no test has {filter:?} in its name");
@@ -59,6 +81,9 @@ pub fn run(filter: &str) -> Result<bool> {
             Ok(()) => {
                 passed += 1;
                 say!("{back}ok    {} ({seconds:.1} s)", test.name);
+                for note in lab.iter().flat_map(Lab::take_notes) {
+                    say!("      {note}");
+                }
             }
             Err(error) => {
                 failed += 1;

@@ -99,8 +99,18 @@ pub struct PathReport {
 pub struct Heard {
     /// When the lab read it.
     pub at: Instant,
+    /// When it happened, by the client: time since the machine started.
+    pub boottime: Duration,
     /// What happened.
     pub event: Event,
+}
+
+/// The same as it is written.
+#[derive(Deserialize)]
+struct Line {
+    boottime_us: u64,
+    #[serde(flatten)]
+    event: Event,
 }
 
 /// The events that the lab understands.
@@ -316,8 +326,9 @@ impl Events {
 
 fn gather(output: ChildStdout, heard: &Mutex<Vec<Heard>>) {
     for line in BufReader::new(output).lines().map_while(Result::ok) {
-        if let Ok(event) = serde_json::from_str(&line) {
-            lock(heard).push(Heard { at: Instant::now(), event });
+        if let Ok(Line { boottime_us, event }) = serde_json::from_str(&line) {
+            let boottime = Duration::from_micros(boottime_us);
+            lock(heard).push(Heard { at: Instant::now(), boottime, event });
         }
     }
 }

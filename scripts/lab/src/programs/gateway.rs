@@ -1,5 +1,6 @@
 //! `jumpgate run` in the lab's gateway namespace.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -65,8 +66,12 @@ pub struct Session {
     pub state: String,
     /// `binding_epoch`.
     pub epoch: u64,
+    /// `state_version`: one more with every transition.
+    pub version: u64,
     /// Outer address of the client.
     pub peer: Option<SocketAddr>,
+    /// The client's number of the path.
+    pub transport_id: Option<u16>,
     /// Whether its binding is validated.
     pub validated: bool,
     /// The worker that owns the session.
@@ -87,6 +92,18 @@ pub struct Session {
 struct CounterRow {
     name: String,
     value: u64,
+}
+
+impl Session {
+    /// Whether nothing happened to it: same identity, state, version, epoch and binding. Traffic may have.
+    pub fn is_as(&self, before: &Self) -> bool {
+        let what = |session: &Self| {
+            let Self { locator, state, epoch, version, peer, transport_id, validated, switches, worker, .. } =
+                session.clone();
+            (locator, state, epoch, version, peer, transport_id, validated, switches, worker)
+        };
+        what(self) == what(before)
+    }
 }
 
 impl GatewayOptions {
@@ -172,11 +189,44 @@ impl Gateway {
         }
     }
 
+    /// The one session of a client; an error if it has none or more.
+    pub fn session_of(&self, client: &str) -> Result<Session> {
+        let mut sessions = self.sessions()?;
+        sessions.retain(|session| session.client == client);
+        match <[Session; 1]>::try_from(sessions) {
+            Ok([session]) => Ok(session),
+            Err(sessions) => bail!("{client} has {} sessions", sessions.len()),
+        }
+    }
+
     /// A counter by name, summed over all who count.
     pub fn counter(&self, name: &str) -> Result<u64> {
+        Ok(self.counters()?.get(name).copied().unwrap_or(0))
+    }
+
+    /// All counters that are not zero, each summed over all who count.
+    pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
         let text = self.ask("counters")?;
         let rows: Vec<CounterRow> = serde_json::from_str(&text).with_context(|| format!("reading {text:?}"))?;
-        Ok(rows.iter().filter(|row| row.name == name).map(|row| row.value).sum())
+        let mut sums = BTreeMap::new();
+        for row in rows {
+            *sums.entry(row.name).or_default() += row.value;
+        }
+        Ok(sums)
+    }
+
+    /// Ends a session, as an operator would.
+    pub fn terminate(&self, locator: &str) -> Result<()> {
+        let mut command = std::process::Command::new(&self.program);
+        self.run.check(command.args(["terminate", locator, "--socket"]).arg(&self.socket), "").map(drop)
+    }
+
+    /// Memory that its process has resident, in bytes.
+    pub fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        let kilobytes: u64 = kilobytes.and_then(|text| text.parse().ok()).context("reading the gateway's memory")?;
+        Ok(kilobytes * 1024)
     }
 
     /// All counters, as the gateway prints them for people.

@@ -8,7 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jumpgate_protocol::handshake::StaticSecret;
 
 pub use client::{Client, ClientOptions, Event, Events, Heard, PathReport, Status, Switch};
 pub use gateway::{Gateway, GatewayOptions, Peer, Session};
@@ -34,6 +37,16 @@ pub struct KeyPair {
     pub private_file: PathBuf,
     /// The public key in base64.
     pub public: String,
+}
+
+impl KeyPair {
+    /// The private key itself, for a client of the lab's own making.
+    pub fn secret(&self) -> Result<StaticSecret> {
+        let text = fs::read_to_string(&self.private_file).context("reading a private key")?;
+        let bytes: [u8; 32] =
+            BASE64_STANDARD.decode(text.trim())?.try_into().map_err(|_| anyhow!("a key has 32 bytes"))?;
+        Ok(StaticSecret::new(bytes))
+    }
 }
 
 impl Programs {
