@@ -79,11 +79,11 @@ impl Probe {
         measure(probes.iter().filter(|probe| (from..to).contains(&probe.at)), to)
     }
 
-    /// Whether the last probes were answered: `count` of them in a row, the newest ones that are old enough.
+    /// Whether answers come: `count` of them in the time of twice as many probes. However long they were under way.
     pub fn flows(&self, count: usize) -> bool {
+        let since = Instant::now() - INTERVAL * u32::try_from(2 * count).unwrap_or(u32::MAX);
         let probes = lock(&self.shared.probes);
-        let answered = probes.iter().rev().take(2 * count).filter(|probe| probe.answered_at.is_some()).count();
-        answered >= count
+        probes.iter().filter(|probe| probe.answered_at.is_some_and(|at| at >= since)).count() >= count
     }
 
     /// Sleeps for as long as an answer may take on a living path.

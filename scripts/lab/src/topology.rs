@@ -67,7 +67,7 @@ pub struct Uplink {
     public_v4: &'static str,
     /// Number of its IPv6 networks.
     number: u8,
-    /// Receive queue of the gateway on which its packets arrive.
+    /// Receive queue of the gateway on which its packets arrive; also its place in [`Uplink::ALL`].
     pub queue: usize,
 }
 
@@ -94,6 +94,16 @@ pub const LTE: Uplink = Uplink {
 };
 
 impl Uplink {
+    /// The client's IPv4 address on it, with its prefix length.
+    pub fn home_address(&self) -> String {
+        format!("{}.2/24", self.home_v4)
+    }
+
+    /// The IPv4 network that it shares with its router.
+    pub fn home_network(&self) -> String {
+        format!("{}.0/24", self.home_v4)
+    }
+
     /// Both uplinks.
     pub const ALL: [Self; 2] = [WIFI, LTE];
 
@@ -116,6 +126,8 @@ pub struct Lab {
     pub gateway: Namespace,
     /// Runs whatever the client wants to reach.
     pub server: Namespace,
+    /// The NAT routers, in the order of [`Uplink::ALL`].
+    routers: [Namespace; 2],
     /// Steers the impairments of the paths `wifi` and `lte`.
     pub relay: RelayControl,
     relay_process: Process,
@@ -168,9 +180,9 @@ impl Lab {
         connect_server(&gateway, &server)?;
         client.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1"), ("ipv6/conf/default/keep_addr_on_down", "1")])?;
         let notes = Mutex::default();
-        let lab = Self { run, client, core, gateway, server, relay, relay_process, notes };
-        for (uplink, router) in Uplink::ALL.iter().zip(&routers) {
-            connect_uplink(uplink, &lab.client, router, &lab.core)?;
+        let lab = Self { run, client, core, gateway, server, routers, relay, relay_process, notes };
+        for uplink in &Uplink::ALL {
+            connect_uplink(uplink, &lab.client, lab.router(uplink), &lab.core)?;
             lab.add_default_routes(uplink)?;
         }
         lab.core.ip("route add blackhole 198.18.0.0/15")?;
@@ -220,6 +232,11 @@ impl Lab {
         })??;
         socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         Ok(socket)
+    }
+
+    /// The NAT router of an uplink.
+    pub fn router(&self, uplink: &Uplink) -> &Namespace {
+        &self.routers[uplink.queue]
     }
 
     /// The gateway's address and port.

@@ -122,6 +122,11 @@ impl<'a> Watch<'a> {
             })
     }
 
+    /// Whether the victim's traffic flows now.
+    pub(super) fn flows(&self) -> bool {
+        self.probe.flows(10)
+    }
+
     /// What the victim's traffic saw since the beginning.
     pub(super) fn seen(&self) -> Interruption {
         let end = Instant::now();
@@ -135,8 +140,7 @@ impl<'a> Watch<'a> {
         let after = self.tunnel.session()?;
         ensure!(after.is_as(&self.before), "the session changed: {:?} became {after:?}", self.before);
         ensure!(seen.outage <= CALM, "the victim's traffic stood still for {:?}: {seen:?}", seen.outage);
-        ensure!(self.probe.flows(10), "the victim's traffic does not flow any more: {seen:?}");
-        Ok(())
+        wait_for("the victim's traffic to flow", COUNT_LIMIT, || Ok(self.flows()))
     }
 }
 

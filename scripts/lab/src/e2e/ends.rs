@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::arena::{Arena, MALLORY};
 use super::bindings::{heard, inner, listener};
-use super::tunnel::Tunnel;
+use super::tunnel::{Ends, Tunnel};
 use super::{Test, wait_for};
 use crate::attacker::{Answer, Member, request};
 use crate::programs::Event;
@@ -58,8 +58,12 @@ fn black_out(lab: &Lab, dark: bool) -> Result<()> {
 }
 
 fn operator(lab: &Lab) -> Result<()> {
-    let policy = "volatility.volatile_to_degraded_ms = 2000";
-    let tunnel = Tunnel::with_policy(lab, "mobile", policy)?;
+    super::tunnel::quieten(lab)?;
+    let mut ends = Ends::new(lab, false)?;
+    // With one uplink there is no candidate, and a session in trouble stays in it for a while.
+    ends.client.interfaces.truncate(1);
+    ends.gateway.policy = "volatility.volatile_to_degraded_ms = 2000".to_owned();
+    let tunnel = ends.open(lab)?;
     let mut seen = Vec::new();
     for state in ["ATTACHED", "VOLATILE", "DEGRADED"] {
         tunnel.client.wait_until_connected()?;

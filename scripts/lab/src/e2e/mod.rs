@@ -3,6 +3,7 @@
 mod abuse;
 mod arena;
 mod bindings;
+mod deaths;
 mod ends;
 mod floods;
 mod forgery;
@@ -11,18 +12,22 @@ mod jumps;
 mod lifecycle;
 mod malformed;
 mod network;
+mod rekey;
 mod replay;
 mod sessions;
+mod steering;
 mod strangers;
 mod tunnel;
+mod volume;
 
-use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::programs::tail;
-use crate::run::stand_aside_for_signal;
+use crate::run::{lock, stand_aside_for_signal};
 use crate::topology::{Lab, Uplink, missing_requirements};
 
 /// Seed of the relay in tests; one that fails can be run again alone and meets the same losses.
@@ -34,70 +39,112 @@ pub(crate) struct Test {
     run: fn(&Lab) -> Result<()>,
 }
 
+/// Tests that measure the machine, or take all of it: one at a time.
+const ALONE: &[&[Test]] = &[network::TESTS, floods::TESTS, volume::TESTS];
+/// All others. Most of their time they wait, so that two at a time do not disturb each other.
+const SIDE_BY_SIDE: &[&[Test]] = &[
+    sessions::TESTS,
+    jumps::TESTS,
+    deaths::TESTS,
+    rekey::TESTS,
+    steering::TESTS,
+    strangers::TESTS,
+    replay::TESTS,
+    forgery::TESTS,
+    bindings::TESTS,
+    inner::TESTS,
+    malformed::TESTS,
+    abuse::TESTS,
+    ends::TESTS,
+    lifecycle::TESTS,
+];
+/// Tests under way at the same time, each in a lab of its own.
+const LANES: usize = 2;
+
 /// Runs every test whose name contains `filter`; true if none failed.
 pub fn run(filter: &str) -> Result<bool> {
-    let all = [
-        network::TESTS,
-        sessions::TESTS,
-        jumps::TESTS,
-        strangers::TESTS,
-        replay::TESTS,
-        forgery::TESTS,
-        bindings::TESTS,
-        inner::TESTS,
-        malformed::TESTS,
-        floods::TESTS,
-        abuse::TESTS,
-        ends::TESTS,
-        lifecycle::TESTS,
-    ];
-    let chosen: Vec<&Test> = all.into_iter().flatten().filter(|test| test.name.contains(filter)).collect();
-    if chosen.is_empty() {
+    let choose = |groups: &'static [&'static [Test]]| -> Vec<&'static Test> {
+        groups.iter().copied().flatten().filter(|test| test.name.contains(filter)).collect()
+    };
+    let (alone, side_by_side) = (choose(ALONE), choose(SIDE_BY_SIDE));
+    if alone.is_empty() && side_by_side.is_empty() {
         bail!("no test has {filter:?} in its name");
     }
     let missing = missing_requirements();
     if !missing.is_empty() {
-        for test in &chosen {
+        for test in alone.iter().chain(&side_by_side) {
             say!("skip  {}", test.name);
         }
         say!("skipped because: {}", missing.join("; "));
-        say!("0 passed, 0 failed, {} skipped", chosen.len());
+        say!("0 passed, 0 failed, {} skipped", alone.len() + side_by_side.len());
         return Ok(true);
     }
-    // On a terminal the name of the test under way is shown, and then overwritten by its result.
-    let on_terminal = std::io::stdout().is_terminal();
-    let back = if on_terminal { "\r" } else { "" };
-    let (mut passed, mut failed) = (0, 0);
-    let mut lab = None;
-    for test in chosen {
-        let started = Instant::now();
-        if on_terminal {
-            write!(std::io::stdout(), "....  {}", test.name).and_then(|()| std::io::stdout().flush())?;
-        }
-        let outcome = fresh(&mut lab).and_then(|lab| (test.run)(lab));
-        stand_aside_for_signal();
-        let seconds = started.elapsed().as_secs_f64();
-        match outcome {
-            Ok(()) => {
-                passed += 1;
-                say!("{back}ok    {} ({seconds:.1} s)", test.name);
-                for note in lab.iter().flat_map(Lab::take_notes) {
-                    say!("      {note}");
-                }
-            }
-            Err(error) => {
-                failed += 1;
-                say!("{back}FAIL  {} ({seconds:.1} s)\n      {error:#}", test.name);
-                if let Some(lab) = &lab {
-                    print_logs(lab);
-                }
+    let mut tally = run_in_lanes(alone, 1);
+    tally.add(&run_in_lanes(side_by_side, LANES));
+    say!("{} passed, {} failed, 0 skipped", tally.passed, tally.failed);
+    Ok(tally.failed == 0)
+}
+
+/// How many tests came to which end.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// Runs tests on that many lanes, each of which takes the next one when it is done with the last.
+fn run_in_lanes(tests: Vec<&'static Test>, lanes: usize) -> Tally {
+    let waiting = Mutex::new(tests.into_iter());
+    let lane = || {
+        let (mut tally, mut lab) = (Tally::default(), None);
+        loop {
+            let Some(test) = lock(&waiting).next() else { return tally };
+            if run_one(test, &mut lab) {
+                tally.passed += 1;
+            } else {
+                tally.failed += 1;
                 // Whatever state it left: the next test gets a new lab.
                 lab = None;
             }
         }
+    };
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        let mut sum = Tally::default();
+        for lane in lanes {
+            // A panic is a failed test of ours, told on standard error; its lane's results are lost with it.
+            sum.add(&lane.join().unwrap_or(Tally { passed: 0, failed: 1 }));
+        }
+        sum
+    })
+}
+
+/// Runs one test and tells its result; whether it passed.
+fn run_one(test: &Test, lab: &mut Option<Lab>) -> bool {
+    let started = Instant::now();
+    let outcome = fresh(lab).and_then(|lab| (test.run)(lab));
+    stand_aside_for_signal();
+    let seconds = started.elapsed().as_secs_f64();
+    // In one piece: another lane may be telling something too.
+    let mut text = match &outcome {
+        Ok(()) => format!("ok    {} ({seconds:.1} s)", test.name),
+        Err(error) => format!("FAIL  {} ({seconds:.1} s)\n      {error:#}", test.name),
+    };
+    for note in lab.iter().flat_map(Lab::take_notes) {
+        text += &format!("\n      {note}");
     }
-    say!("{passed} passed, {failed} failed, 0 skipped");
-    Ok(failed == 0)
+    if let (Err(_), Some(lab)) = (&outcome, &*lab) {
+        text += &logs(lab);
+    }
+    say!("{text}");
+    outcome.is_ok()
 }
 
 /// A lab in its first state: one built anew, or the last one put in order.
@@ -119,12 +166,14 @@ fn fresh(lab: &mut Option<Lab>) -> Result<&Lab> {
 }
 
 /// The ends of what the programs logged: the files go with the lab.
-fn print_logs(lab: &Lab) {
+fn logs(lab: &Lab) -> String {
     let files = std::fs::read_dir(lab.run.directory()).into_iter().flatten().flatten();
-    for path in files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "log")) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        say!("      {name}:\n      | {}", tail(&path));
-    }
+    let logs = files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+    logs.map(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        format!("\n      {name}:\n      | {}", tail(&path))
+    })
+    .collect()
 }
 
 /// Polls `condition` until it holds; an error naming `what` if it does not within `limit`.
@@ -134,7 +183,7 @@ pub(crate) fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() 
         if Instant::now() >= deadline {
             bail!("waited {limit:?} in vain for {what}");
         }
-        std::thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
