@@ -35,6 +35,20 @@ pub enum Question {
         /// Its locator, 16 hexadecimal digits.
         locator: String,
     },
+    /// Read the configuration file again (RL-2, RL-3).
+    Reload,
+    /// Ask a session's client to move (T05).
+    Move {
+        /// Its locator, 16 hexadecimal digits.
+        locator: String,
+        /// Whether the client may prove the path again that it is on.
+        same_path: bool,
+    },
+    /// The key of a client is in other hands (KY-10).
+    Compromised {
+        /// Its name, or its public key.
+        client: String,
+    },
 }
 
 /// What the gateway answers.
@@ -47,6 +61,27 @@ pub enum Answer {
     Counters(Vec<CounterRow>),
     /// It was done.
     Done,
+    /// Another policy is in force.
+    Reloaded {
+        /// Profile, version and mode.
+        policy: String,
+        /// Clients that may connect now.
+        clients: usize,
+        /// Sessions that hear of it.
+        sessions: usize,
+    },
+    /// The sessions of a client were ended.
+    Ended {
+        /// How many.
+        sessions: usize,
+    },
+    /// It was not done, and what to do about it.
+    Refused {
+        /// Why not.
+        problem: String,
+        /// What to do about it.
+        cure: String,
+    },
     /// It cannot be answered; why.
     Error(String),
 }

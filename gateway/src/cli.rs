@@ -80,6 +80,34 @@ enum Command {
         #[command(flatten)]
         gateway: GatewayArgument,
     },
+    /// Read the configuration file of a running gateway again: policy and clients (as SIGHUP does)
+    ///
+    /// The file is checked whole first. If anything is wrong, sessions that run keep their policy, and new ones are
+    /// refused until a valid file is loaded. Interfaces, addresses and threads need a restart.
+    Reload {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// Ask the client of a session to move to another path
+    Move {
+        /// Session id as `jumpgate sessions` shows it
+        locator: String,
+        /// Let the client prove the path again that it is on, if it has no other
+        #[arg(long)]
+        same_path: bool,
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// The key of a client is in other hands: end its sessions now and let it in no more
+    ///
+    /// This holds until the gateway is restarted. To make it last, take the client's table out of the configuration, or
+    /// set `compromised = true` in it.
+    Compromised {
+        /// Name of the client in the configuration, or its public key
+        client: String,
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
     /// Remove what a crashed gateway left on interfaces: XDP programs, the inside pair
     Unload {
         /// Name of an interface; may be given several times
@@ -144,6 +172,23 @@ impl Command {
                 Answer::Done => Ok(()),
                 other => Err(unexpected(&other)),
             },
+            Self::Reload { gateway } => match gateway.ask(&Question::Reload)? {
+                Answer::Reloaded { policy, clients, sessions } => {
+                    print(&format!("policy {policy}; {clients} client(s); {sessions} session(s) hear of it\n"))
+                }
+                other => Err(unexpected(&other)),
+            },
+            Self::Move { locator, same_path, gateway } => match gateway.ask(&Question::Move { locator, same_path })? {
+                Answer::Done => print("its client was asked to move; `jumpgate sessions` shows where to\n"),
+                other => Err(unexpected(&other)),
+            },
+            Self::Compromised { client, gateway } => match gateway.ask(&Question::Compromised { client })? {
+                Answer::Ended { sessions } => print(&format!(
+                    "{sessions} session(s) ended; to keep the key out after a restart as well, remove its [[client]] \
+                     table or set compromised = true in it\n"
+                )),
+                other => Err(unexpected(&other)),
+            },
             Self::Unload { interfaces } => unload(&interfaces),
         }
     }
@@ -167,6 +212,7 @@ impl GatewayArgument {
             Fault::operator(format!("no gateway answers at {}: {error}", path.display()), cure)
         })?;
         match answer {
+            Answer::Refused { problem, cure } => Err(Fault::operator(problem, cure)),
             Answer::Error(problem) => Err(Fault::operator(problem, "`jumpgate sessions` shows what there is")),
             answer => Ok(answer),
         }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_queue::ArrayQueue;
-use jumpgate_protocol::gateway::Reply;
+use jumpgate_protocol::gateway::{PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::wire::ControlPacket;
 
@@ -66,6 +67,22 @@ pub enum Command<B> {
         /// Why.
         reason: Reason,
     },
+    /// Another policy is in force, or a client's key is flagged: what that means for a session.
+    Policy {
+        /// Which.
+        locator: Locator,
+        /// What it means.
+        change: PolicyChange,
+    },
+    /// The operator wants a session to move (T05).
+    Move {
+        /// Which.
+        locator: Locator,
+        /// Whether it may end on the path that it is on.
+        same_path_ok: bool,
+    },
+    /// Most SESSION_RESETs a second (PP78), this worker's share.
+    Resets(Rate),
     /// End every session.
     TerminateAll {
         /// Why.

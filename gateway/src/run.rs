@@ -22,12 +22,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jumpgate_protocol::entropy::{Entropy, SeededEntropy};
-use jumpgate_protocol::gateway::{ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
+use jumpgate_protocol::gateway::{DeskConfig, HandshakeDesk, Shard, ShardConfig};
 use jumpgate_protocol::policy::{Policy, Rate};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::AdminSocket;
+use crate::admin::{AdminSocket, Pending, Question};
 use crate::clock;
 use crate::config::{Config, GATEWAY_INDEX, InsideKind, ZeroCopy};
 use crate::doorbell::Doorbell;
@@ -54,9 +54,9 @@ pub fn run(config: Config) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
     runtime.block_on(async {
         // From here on a signal waits until the start is complete, and then stops what was started.
-        let mut stop = signals()?;
-        let gateway = Gateway::start(&config)?;
-        gateway.serve(&mut stop).await?;
+        let (mut stop, hangup) = signals()?;
+        let gateway = Gateway::start(config)?;
+        gateway.serve(&mut stop, hangup).await?;
         announce("stopped");
         Ok(())
     })
@@ -130,7 +130,8 @@ struct Inside {
 }
 
 impl Gateway {
-    fn start(config: &Config) -> Result<Self, Fault> {
+    fn start(owned: Config) -> Result<Self, Fault> {
+        let config = &owned;
         host::check_kernel()?;
         let admin = AdminSocket::open(&config.admin_socket)?;
         let mut netlink = Netlink::open()?;
@@ -164,6 +165,10 @@ impl Gateway {
         let bell = Arc::new(Doorbell::new().map_err(Fault::ours)?);
         let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &policy, &bell)?;
         let now = clock::now();
+        announce(&format!("{} worker(s) on CPUs {}", cpus.len(), list(&cpus)));
+        announce(&format!("listening at {}, inner MTU {inner_mtu}", list(&config.outside.listen)));
+        let (profile, version) = (config.policy.profile, config.policy.version);
+        announce(&format!("{} client(s), policy {profile} {version}", config.clients.len()));
         let slow = SlowPath::new(Parts {
             sockets,
             filter: Filter::new(&policy.limits, now),
@@ -179,26 +184,20 @@ impl Gateway {
             inside_hop: inside.hop,
             wildcard,
             steering,
+            config: owned,
         })
         .map_err(Fault::ours)?;
-
-        announce(&format!("{} worker(s) on CPUs {}", cpus.len(), list(&cpus)));
-        announce(&format!("listening at {}, inner MTU {inner_mtu}", list(&config.outside.listen)));
-        announce(&format!(
-            "{} client(s), policy {} {}",
-            config.clients.len(),
-            config.policy.profile,
-            config.policy.version
-        ));
         announce("ready");
         Ok(Self { slow, workers, _pair: inside.pair, admin })
     }
 
-    async fn serve(self, stop: &mut mpsc::Receiver<()>) -> Result<(), Fault> {
+    async fn serve(self, stop: &mut mpsc::Receiver<()>, hangup: Signal) -> Result<(), Fault> {
         let Self { slow, workers, _pair: pair, admin } = self;
         let (sender, questions) = mpsc::channel(QUESTIONS);
+        let reloads = tokio::spawn(reload_on(hangup, sender.clone()));
         let operators = tokio::spawn(admin.serve(sender));
         let served = slow.run(questions, stop).await;
+        reloads.abort();
         operators.abort();
         // Whether it was aborted or had ended: its socket is closed and the file gone when this returns.
         let _ = operators.await;
@@ -303,10 +302,7 @@ fn open_ports(
 
 fn new_desk(config: &Config, policy: &Arc<Policy>, inner_mtu: u32, endpoints: &[SocketAddr]) -> HandshakeDesk {
     let pool = &config.inside.pool;
-    let clients = config.clients.iter().map(|client| {
-        let psk = client.psk.as_ref().map(|psk| **psk);
-        (client.public_key, ClientEntry { psk, inner_index: client.index, ..ClientEntry::default() })
-    });
+    let clients = config.clients.iter().map(|client| (client.public_key, client.entry()));
     let desk = DeskConfig {
         secret: config.secret.clone(),
         clients: clients.collect(),
@@ -329,8 +325,7 @@ fn spawn_workers(
     bell: &Arc<Doorbell>,
 ) -> Result<Workers, Fault> {
     let pool = config.inside.pool.addresses();
-    // RF-3 wants one limiter for the gateway; each worker gets its share of it.
-    let resets = Rate::even(policy.limits.resets_total.per_second.div_ceil(cpus.len() as u32));
+    let resets = resets_share(policy, cpus.len());
     let mut workers = Workers { threads: Vec::new(), ends: Vec::new() };
     for (cpu, ports) in cpus.iter().zip(ports.into_workers()) {
         let shard = Shard::new(
@@ -345,6 +340,11 @@ fn spawn_workers(
         workers.ends.push(slow_end);
     }
     Ok(workers)
+}
+
+/// RF-3 wants one limiter for the gateway; each worker gets its share of it.
+pub(crate) fn resets_share(policy: &Policy, workers: usize) -> Rate {
+    Rate::even(policy.limits.resets_total.per_second.div_ceil(workers as u32))
 }
 
 /// Where clients can reach the gateway: the listen addresses, wildcards replaced by those of the interface.
@@ -370,8 +370,8 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// SIGINT and SIGTERM as messages; SIGHUP, which a closing terminal sends, does nothing.
-fn signals() -> Result<mpsc::Receiver<()>, Fault> {
+/// SIGINT and SIGTERM as messages; and SIGHUP, which asks for a reload.
+fn signals() -> Result<(mpsc::Receiver<()>, Signal), Fault> {
     let (sender, receiver) = mpsc::channel(1);
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signal = signal(kind).map_err(Fault::ours)?;
@@ -383,9 +383,18 @@ fn signals() -> Result<mpsc::Receiver<()>, Fault> {
             }
         });
     }
-    let mut hangup = signal(SignalKind::hangup()).map_err(Fault::ours)?;
-    tokio::spawn(async move { while hangup.recv().await.is_some() {} });
-    Ok(receiver)
+    Ok((receiver, signal(SignalKind::hangup()).map_err(Fault::ours)?))
+}
+
+/// Each SIGHUP is a question whose answer nobody reads: the log has it. One that comes from a closing terminal does no
+/// harm, since the file is most likely what it was.
+async fn reload_on(mut hangup: Signal, questions: mpsc::Sender<Pending>) {
+    while hangup.recv().await.is_some() {
+        let (answer, _) = oneshot::channel();
+        if questions.send(Pending { question: Question::Reload, answer }).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// What each port turned out to be: an operator must be able to see a fallback.

@@ -107,6 +107,11 @@ impl Document {
         }
     }
 
+    /// The file as it was named.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// Directory that relative paths inside the file start from.
     pub fn directory(&self) -> &Path {
         self.file.parent().unwrap_or(Path::new("."))

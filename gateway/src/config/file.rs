@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
 use super::{InsideKind, ZeroCopy};
@@ -65,4 +65,8 @@ pub(super) struct Client {
     pub(super) psk_file: Option<PathBuf>,
     pub(super) inner_v4: Option<Ipv4Addr>,
     pub(super) inner_v6: Option<Ipv6Addr>,
+    pub(super) allowed_sources: Option<Vec<IpNet>>,
+    #[serde(default)]
+    pub(super) compromised: bool,
+    pub(super) policy: Option<toml::Table>,
 }

@@ -4,21 +4,22 @@
 //! single key cannot tell. Each complaint names file, line, key and cure, because whoever reads it wants to go on
 //! working and not to look for a manual.
 
+mod changes;
+mod clients;
 mod document;
 mod file;
 mod policy;
 mod pool;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use jumpgate_protocol::handshake::StaticSecret;
-use jumpgate_protocol::ident::PublicKey;
 use jumpgate_protocol::policy::Policy;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use clients::Client;
 pub use document::{ConfigError, Document};
 pub use pool::{GATEWAY_INDEX, MAX_POOL, Pool, PoolError};
 
@@ -31,8 +32,6 @@ pub const DEFAULT_ADMIN_SOCKET: &str = "/run/jumpgate/admin.sock";
 pub const MAX_WORKERS: usize = 64;
 /// Most listen addresses. HELLO_ACK names up to four of them; more are for several networks of one host.
 const MAX_LISTEN: usize = 16;
-/// Longest client name: it stands in logs and tables.
-const MAX_NAME: usize = 64;
 /// Longest interface name of Linux (IFNAMSIZ less the closing zero).
 const MAX_INTERFACE: usize = 15;
 /// Characters of the inside interface's name when we make the pair, so that the other end's suffix fits as well.
@@ -40,6 +39,8 @@ const MAX_VETH_INTERFACE: usize = MAX_INTERFACE - crate::net::PORT_SUFFIX.len();
 
 /// A checked configuration.
 pub struct Config {
+    /// The file that it was read from, and that a reload reads again.
+    pub file: PathBuf,
     /// Long-term secret of this gateway.
     pub secret: StaticSecret,
     /// Where operators' commands are taken.
@@ -91,19 +92,6 @@ pub struct Workers {
     pub cpus: Option<Vec<usize>>,
 }
 
-/// A client that may connect.
-#[derive(Clone)]
-pub struct Client {
-    /// Name for logs and tables.
-    pub name: String,
-    /// Its long-term key.
-    pub public_key: PublicKey,
-    /// Its pre-shared key, if it has one.
-    pub psk: Option<Zeroizing<[u8; 32]>>,
-    /// Its place in the pool, if it is fixed.
-    pub index: Option<u32>,
-}
-
 /// Whether the NIC writes into our memory itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -140,8 +128,9 @@ impl Config {
         let outside = check_outside(document, file.outside)?;
         let inside = check_inside(document, file.inside, &outside)?;
         let policy = policy::check(document, &file.policy)?;
-        let clients = check_clients(document, file.clients, &inside.pool, &secret.public())?;
+        let clients = clients::check(document, file.clients, &inside.pool, &secret.public(), &policy)?;
         Ok(Self {
+            file: document.file().to_path_buf(),
             secret,
             admin_socket: file.gateway.admin_socket.unwrap_or_else(|| DEFAULT_ADMIN_SOCKET.into()),
             workers: check_workers(document, file.workers)?,
@@ -243,82 +232,6 @@ fn check_workers(document: &Document, raw: file::Workers) -> Result<Workers, Con
         }
     }
     Ok(Workers { count: raw.count.or(raw.cpus.as_ref().map(Vec::len)), cpus: raw.cpus })
-}
-
-fn check_clients(
-    document: &Document,
-    raw: Vec<file::Client>,
-    pool: &Pool,
-    own_key: &PublicKey,
-) -> Result<Vec<Client>, ConfigError> {
-    let mut names = HashMap::new();
-    let mut keys = HashMap::new();
-    let mut indices = HashMap::new();
-    let mut clients = Vec::with_capacity(raw.len());
-    for (number, client) in raw.into_iter().enumerate() {
-        let at = |key: &str| format!("client[{number}].{key}");
-        let twice = |key: &str, first: &str| {
-            document.complain(&at(key), format!("client {first:?} has it already"), "give every client its own")
-        };
-        if client.name.is_empty() || client.name.len() > MAX_NAME || client.name.contains(char::is_control) {
-            let problem = format!("{:?} is no name", client.name);
-            return Err(document.complain(&at("name"), problem, format!("use 1 to {MAX_NAME} printable characters")));
-        }
-        if let Some(first) = names.insert(client.name.clone(), client.name.clone()) {
-            return Err(twice("name", &first));
-        }
-        let public_key = keyfile::parse(&client.public_key).map_err(|error| {
-            let cure = "write what `jump pubkey` printed at the client";
-            document.complain(&at("public_key"), error.to_string(), cure)
-        })?;
-        let public_key = PublicKey(*public_key);
-        if public_key == *own_key {
-            let cure = "write what `jump pubkey` printed at the client; every end has its own key";
-            return Err(document.complain(&at("public_key"), "this is the gateway's own key", cure));
-        }
-        if let Some(first) = keys.insert(public_key, client.name.clone()) {
-            return Err(twice("public_key", &first));
-        }
-        let index = fixed_index(document, &at, &client, pool)?;
-        if let Some(first) = index.and_then(|index| indices.insert(index, client.name.clone())) {
-            return Err(twice(if client.inner_v4.is_some() { "inner_v4" } else { "inner_v6" }, &first));
-        }
-        let psk = client.psk_file.map(|path| read_key(document, &at("psk_file"), &path)).transpose()?;
-        clients.push(Client { name: client.name, public_key, psk, index });
-    }
-    Ok(clients)
-}
-
-/// Both fixed addresses of a client name the same place in the pool, or one of them is not given.
-fn fixed_index(
-    document: &Document,
-    at: &dyn Fn(&str) -> String,
-    client: &file::Client,
-    pool: &Pool,
-) -> Result<Option<u32>, ConfigError> {
-    let index_of = |key: &str, address: Option<IpAddr>| {
-        address
-            .map(|address| {
-                pool.client_index(address).ok_or_else(|| {
-                    let problem = format!("{address} is no client address of the pool");
-                    let cure = "choose one of [inside] pool_v4 / pool_v6 beyond its first two and before its last";
-                    document.complain(&at(key), problem, cure)
-                })
-            })
-            .transpose()
-    };
-    let v4 = index_of("inner_v4", client.inner_v4.map(IpAddr::V4))?;
-    let v6 = index_of("inner_v6", client.inner_v6.map(IpAddr::V6))?;
-    if let (Some(v4), Some(v6)) = (v4, v6)
-        && v4 != v6
-    {
-        let cure = match pool.addresses().v6(v4) {
-            Some(partner) => format!("leave inner_v6 out: it follows from inner_v4 and is {partner}"),
-            None => "leave inner_v6 out".to_owned(),
-        };
-        return Err(document.complain(&at("inner_v6"), "not at the same place of its pool as inner_v4", cure));
-    }
-    Ok(v4.or(v6))
 }
 
 fn check_interface(document: &Document, key: &str, name: &str, longest: usize) -> Result<(), ConfigError> {

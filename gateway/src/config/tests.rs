@@ -247,3 +247,67 @@ fn a_file_without_end_is_not_read_to_its_end() {
     let Err(error) = Config::read(Path::new("/dev/zero")) else { panic!("accepted") };
     assert!(error.problem.contains("no configuration"), "{error}");
 }
+
+/// Adds lines to the table of bob, the last one.
+fn of_bob(lines: &str) -> Result<Config, ConfigError> {
+    read(&format!("{GOOD}{lines}\n"))
+}
+
+#[test]
+fn a_client_may_have_a_policy_and_networks_of_its_own() {
+    let config = of_bob(
+        "allowed_sources = [\"198.51.100.0/24\", \"2001:db8:7::/48\"]\n\
+         policy.switching.max_switches_per_min = 3\npolicy.apply_mode = \"strict\"",
+    )
+    .expect("good");
+    let (alice, bob) = (&config.clients[0], &config.clients[1]);
+    assert!(alice.policy.is_none() && alice.sources.allow([203, 0, 113, 1].into()));
+    assert!(bob.sources.allow([198, 51, 100, 9].into()) && !bob.sources.allow([203, 0, 113, 1].into()));
+    let own = bob.policy.as_ref().expect("its own");
+    assert_eq!(own.switching.max_switches_per_min, 3);
+    assert_eq!(own.volatility.heartbeat_interval.as_millis(), 200, "the rest is the gateway's");
+    assert!(!bob.compromised && of_bob("compromised = true").expect("good").clients[1].compromised);
+}
+
+#[test]
+fn a_mistake_in_a_clients_own_policy_names_client_key_value_and_rule_with_its_line() {
+    let line = Some(GOOD.lines().count() + 1);
+    for (mistake, key, rule, value) in [
+        ("policy.switching.switch_cooldown_ms = 1", "switching.switch_cooldown_ms", "PR-02", "1"),
+        ("policy.switching.switch_cooldown = 500", "switching.switch_cooldown", "PR-01", "500"),
+        ("policy.limits.max_sessions = 500", "limits.max_sessions", "PR-01", "500"),
+        ("policy.volatility.heartbeat_interval_ms = 600", "volatility.heartbeat_interval_ms", "PR-04", "600"),
+        ("policy.access.client_to_client = true", "access.client_to_client", "PR-01", "true"),
+    ] {
+        let Err(error) = of_bob(mistake) else { panic!("{mistake} was accepted") };
+        assert_eq!(error.line, line, "{error}");
+        assert!(error.key.starts_with("client[1].policy."), "{error}");
+        for part in ["client \"bob\"", rule, value] {
+            assert!(error.problem.contains(part), "{part} is not in {error}");
+        }
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
+#[test]
+fn a_list_of_networks_from_which_nobody_can_come_is_refused() {
+    let Err(error) = of_bob("allowed_sources = []") else { panic!("accepted") };
+    assert_eq!(error.key, "client[1].allowed_sources");
+    assert!(error.cure.contains("remove its table"), "{error}");
+    assert!(of_bob("allowed_sources = [\"198.51.100.0/33\"]").is_err());
+}
+
+#[test]
+fn what_a_running_gateway_cannot_take_over_is_named_key_by_key() {
+    let old = read(GOOD).expect("good");
+    let differences = |from: &str, to: &str| old.fixed_differences(&read(&GOOD.replace(from, to)).expect("good"));
+    assert!(
+        differences("heartbeat_interval_ms = 200", "heartbeat_interval_ms = 250").is_empty(),
+        "policy and clients can change"
+    );
+    assert!(differences("name = \"bob\"", "name = \"carol\"").is_empty());
+    assert_eq!(differences("\"eth0\"", "\"eth1\""), ["outside.interface"]);
+    assert_eq!(differences("51900", "51901"), ["outside.listen"]);
+    assert_eq!(differences("fd66::/112", "fd67::/112"), ["inside.pool_v6"]);
+    assert_eq!(differences("count = 2", "count = 3"), ["workers.count"]);
+}

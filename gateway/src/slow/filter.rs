@@ -36,6 +36,12 @@ impl Filter {
         }
     }
 
+    /// Other limits from now on. What a source has used up stays used up.
+    pub fn set_limits(&mut self, limits: &Limits) {
+        self.sources.set_limits(limits.control_per_source, limits.source_table_entries as usize);
+        self.total_rate = limits.control_total;
+    }
+
     /// Says where a datagram goes, or why nowhere. A refusal is silent: nothing is known about its sender yet.
     pub fn look(&mut self, now: Time, source: IpAddr, datagram: &[u8]) -> Result<Request, Reason> {
         let kind = datagram.first().copied().and_then(MessageType::from_byte).ok_or(match datagram {

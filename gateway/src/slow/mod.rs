@@ -8,7 +8,9 @@
 mod filter;
 mod gathering;
 mod inside_hop;
+mod orders;
 mod owners;
+mod reload;
 mod roster;
 mod sockets;
 
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jumpgate_protocol::gateway::{EventKind, HandshakeDesk, Reply, SessionEvent, SessionView, Shard};
-use jumpgate_protocol::ident::{Arrival, Locator, SLOT_COUNT, Slot, Tuple};
+use jumpgate_protocol::ident::{Arrival, SLOT_COUNT, Slot, Tuple};
 use jumpgate_protocol::machine::TransitionId;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::wire::ControlPacket;
@@ -30,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Answer, CounterRow, Pending, Question};
 use crate::clock;
+use crate::config::Config;
 use crate::doorbell::Doorbell;
 use crate::fault::Fault;
 use crate::handover::{Command, INSIDE_HOP, Report, SlowEnd};
@@ -38,6 +41,7 @@ use crate::sys::readiness::readable;
 use crate::xdp::Steering;
 
 use gathering::{Gathering, Part};
+use orders::Move;
 
 pub use filter::{Filter, Request};
 pub use inside_hop::InsideHop;
@@ -95,6 +99,8 @@ pub struct Parts {
     pub wildcard: Option<HashSet<IpAddr>>,
     /// The XDP programs.
     pub steering: Steering,
+    /// The configuration in force.
+    pub config: Config,
 }
 
 /// The slow path's thread of control.
@@ -112,6 +118,8 @@ pub struct SlowPath {
     neighbours_due: Instant,
     /// Questions that the workers are being asked; one for each part at most.
     gatherings: Vec<Gathering>,
+    /// Operators who wait to hear of a session that is to move.
+    moves: Vec<Move>,
     /// Workers whose threads have ended.
     ended: HashSet<usize>,
     stopping: bool,
@@ -132,6 +140,7 @@ impl SlowPath {
             tables_cost: Duration::ZERO,
             neighbours_due: now + NEIGHBOUR_CHECK,
             gatherings: Vec::new(),
+            moves: Vec::new(),
             ended: HashSet::new(),
             stopping: false,
             parts,
@@ -178,7 +187,7 @@ impl SlowPath {
                 // Its sessions are gone. A service manager restarts a gateway that ends, not one that lives on by half.
                 return Err(Fault::ours(format!("worker {:?} ended by a panic", self.ended)));
             }
-            let backlog = self.owners.flush();
+            let backlog = self.owners.flush() | self.tell_changes();
             let wake = self.next_wake(backlog, deadline);
             tokio::select! {
                 _ = stop.recv() => return Ok(()),
@@ -206,7 +215,8 @@ impl SlowPath {
     fn next_wake(&self, backlog: bool, deadline: Option<Instant>) -> Instant {
         let retry = backlog.then(|| Instant::now() + RETRY);
         let answers = self.gatherings.iter().map(|gathering| gathering.until).min();
-        [retry, deadline, self.tables_due, answers].into_iter().flatten().fold(self.neighbours_due, Instant::min)
+        let moves = self.moves.iter().map(|one| one.until).min();
+        [retry, deadline, self.tables_due, answers, moves].into_iter().flatten().fold(self.neighbours_due, Instant::min)
     }
 
     fn run_timers(&mut self, now: Instant) {
@@ -215,6 +225,7 @@ impl SlowPath {
             self.read_tables();
         }
         self.finish_gatherings(|gathering| now >= gathering.until);
+        self.expire_moves(now);
         if now >= self.neighbours_due {
             self.neighbours_due = now + NEIGHBOUR_CHECK;
             let doubtful: Vec<_> = self.parts.next_hops.doubtful().collect();
@@ -246,6 +257,10 @@ impl SlowPath {
                         let worker = owners.of(birth.locator.slot());
                         roster.birth(&birth, worker);
                         owners.tell(worker, Command::Birth(Box::new(birth)));
+                        if let Some(session) = outcome.fixation {
+                            let reason = Reason::SecSessionFixationAttempt;
+                            tracing::warn!(%session, %reason, "a client named the session of another one; left alone");
+                        }
                     } else if let Some(reason) = outcome.refused {
                         tracing::debug!(%reason, "no session for a HELLO_INIT");
                     }
@@ -313,6 +328,7 @@ impl SlowPath {
         {
             self.parts.next_hops.follow(binding.tuple.peer.ip(), changes);
         }
+        self.settle_moves(event);
         if let Some(steer) = self.parts.roster.follow(event) {
             let worker = steer.worker.map(|worker| worker as u32);
             if let Err(error) = self.parts.steering.set_client(steer.index, worker) {
@@ -443,24 +459,14 @@ impl SlowPath {
         let answer_now = match &question {
             _ if self.stopping => Answer::Error("the gateway is stopping".to_owned()),
             Question::Terminate { locator } => self.terminate(locator),
+            Question::Reload => self.reload(),
+            Question::Compromised { client } => self.compromised(client),
+            Question::Move { locator, same_path } => return self.force_move(locator, *same_path, answer),
             Question::Sessions => return self.gather(Part::Sessions, answer),
             Question::Counters => return self.gather(Part::Counters, answer),
         };
         // Whoever asked may have gone.
         let _ = answer.send(answer_now);
-    }
-
-    fn terminate(&mut self, locator: &str) -> Answer {
-        let parsed = u64::from_str_radix(locator, 16).ok().filter(|_| locator.len() == 16).map(Locator);
-        match parsed {
-            Some(locator) if self.parts.roster.knows(locator) => {
-                let worker = self.owners.of(locator.slot());
-                let reason = Reason::OperatorTerminated;
-                self.owners.tell(worker, Command::Terminate { locator, reason });
-                Answer::Done
-            }
-            _ => Answer::Error(format!("there is no session {locator}")),
-        }
     }
 
     /// Asks all workers, unless they are being asked: then the operator gets the same answer.

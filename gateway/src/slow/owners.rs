@@ -68,6 +68,11 @@ impl Owners {
                 }
             }
         }
+        self.has_backlog()
+    }
+
+    /// Whether something waits for room in a worker's queue.
+    pub fn has_backlog(&self) -> bool {
         self.waiting.iter().any(|waiting| !waiting.is_empty())
     }
 

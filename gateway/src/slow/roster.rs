@@ -53,6 +53,17 @@ impl Roster {
         }
     }
 
+    /// Other clients, and another word on addresses. The name of one that is gone stays until the next start: its sessions
+    /// still have to end in the log.
+    pub fn reload(&mut self, clients: &[Client], plain_addresses: bool) {
+        self.names.extend(clients.iter().map(|client| (client.public_key, client.name.clone())));
+        self.addresses = match (plain_addresses, std::mem::replace(&mut self.addresses, Addresses::Plain)) {
+            (true, _) => Addresses::Plain,
+            (false, hashed @ Addresses::Hashed(_)) => hashed,
+            (false, Addresses::Plain) => Addresses::Hashed(RandomState::new()),
+        };
+    }
+
     /// How many sessions there are, half-open ones included.
     pub fn count(&self) -> usize {
         self.sessions.len()
@@ -194,7 +205,7 @@ mod tests {
     const CLIENT: PublicKey = PublicKey([5; 32]);
 
     fn roster() -> Roster {
-        let client = Client { name: "alice".into(), public_key: CLIENT, psk: None, index: None };
+        let client = Client::new("alice", CLIENT);
         Roster::new(&[client], false)
     }
 

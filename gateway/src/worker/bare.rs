@@ -5,8 +5,9 @@
 
 use std::net::IpAddr;
 
-use jumpgate_protocol::gateway::{Inner, Outbound, Reply, SessionKey};
+use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply, SessionKey};
 use jumpgate_protocol::ident::{Arrival, Locator, Tuple};
+use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
 use jumpgate_protocol::wire::{ControlPacket, DATA_OVERHEAD, HEADER_LEN, MessageType};
@@ -81,6 +82,16 @@ impl Sessions for Bare {
     fn terminate(&mut self, _: Time, _: Locator, _: Reason) -> bool {
         false
     }
+
+    fn change_policy(&mut self, _: Time, _: Locator, _: PolicyChange) -> bool {
+        false
+    }
+
+    fn force_move(&mut self, _: Time, _: Locator, _: bool) -> bool {
+        false
+    }
+
+    fn set_resets(&mut self, _: Rate) {}
 
     fn terminate_all(&mut self, _: Time, _: Reason) {}
 

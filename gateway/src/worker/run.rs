@@ -163,6 +163,13 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 Command::Terminate { locator, reason } => {
                     self.path.sessions_mut().terminate(now, locator, reason);
                 }
+                Command::Policy { locator, change } => {
+                    self.path.sessions_mut().change_policy(now, locator, change);
+                }
+                Command::Move { locator, same_path_ok } => {
+                    self.path.sessions_mut().force_move(now, locator, same_path_ok);
+                }
+                Command::Resets(resets) => self.path.sessions_mut().set_resets(resets),
                 Command::TerminateAll { reason } => self.path.sessions_mut().terminate_all(now, reason),
                 // If the queue is full the asker is too far behind to want an answer; it asks again.
                 Command::Views => {

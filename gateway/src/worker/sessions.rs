@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use jumpgate_protocol::gateway::{Inner, Outbound, Reply};
+use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
 
@@ -47,6 +48,15 @@ pub trait Sessions: Send + 'static {
 
     /// Ends a session; false if it is unknown.
     fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool;
+
+    /// Another policy is in force; false if the session is unknown.
+    fn change_policy(&mut self, now: Time, locator: Locator, change: PolicyChange) -> bool;
+
+    /// The operator wants a session to move; false if it is unknown.
+    fn force_move(&mut self, now: Time, locator: Locator, same_path_ok: bool) -> bool;
+
+    /// Most stateless resets a second from now on.
+    fn set_resets(&mut self, resets: Rate);
 
     /// Ends every session.
     fn terminate_all(&mut self, now: Time, reason: Reason);

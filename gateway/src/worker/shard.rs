@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use jumpgate_protocol::gateway::{Birth, Inner, Outbound, Reply, SessionEvent, SessionView, Shard};
+use jumpgate_protocol::gateway::{Birth, Inner, Outbound, PolicyChange, Reply, SessionEvent, SessionView, Shard};
 use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
 
@@ -52,6 +53,18 @@ impl Sessions for Shard {
 
     fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {
         Self::terminate(self, now, locator, reason)
+    }
+
+    fn change_policy(&mut self, now: Time, locator: Locator, change: PolicyChange) -> bool {
+        Self::change_policy(self, now, locator, change)
+    }
+
+    fn force_move(&mut self, now: Time, locator: Locator, same_path_ok: bool) -> bool {
+        Self::force_move(self, now, locator, same_path_ok)
+    }
+
+    fn set_resets(&mut self, resets: Rate) {
+        Self::set_resets(self, resets);
     }
 
     fn terminate_all(&mut self, now: Time, reason: Reason) {
