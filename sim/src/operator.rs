@@ -10,6 +10,7 @@ use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::wire::RequestedPolicy;
 
+use crate::check::Work;
 use crate::world::World;
 
 impl World {
@@ -32,8 +33,10 @@ impl World {
     /// The operator of the gateway wants a session to move (T05).
     pub fn force_move(&mut self, locator: Locator, same_path_ok: bool) -> bool {
         let worker = self.worker_of(locator);
+        let outer = self.checker.begin(Work::Operator);
         let known = self.shards[worker].force_move(self.now, locator, same_path_ok);
         self.flush_shard(worker);
+        self.checker.begin(outer);
         known
     }
 
@@ -56,6 +59,7 @@ impl World {
         let hello_counter = self.clients[client].client.hello_counter();
         let paths: Vec<u16> = self.clients[client].links.keys().copied().collect();
         self.clients[client].client = self.new_client(client, requested, hello_counter, replaces);
+        self.checker.forget_mirror(client);
         paths.into_iter().for_each(|path| self.link_up(client, path));
     }
 
@@ -71,7 +75,9 @@ impl World {
 
     fn order(&mut self, locator: Locator, change: PolicyChange) {
         let worker = self.worker_of(locator);
+        let outer = self.checker.begin(Work::Operator);
         self.shards[worker].change_policy(self.now, locator, change);
         self.flush_shard(worker);
+        self.checker.begin(outer);
     }
 }

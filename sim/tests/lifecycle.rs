@@ -11,9 +11,7 @@ use jumpgate_protocol::wire::MessageType;
 use jumpgate_sim::{Impairment, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
-const DEAD: Impairment =
-    Impairment { delay: MS_10, jitter: Span::ZERO, loss: 0, duplicate: 0, corrupt: 0, blackhole: true };
-const MS_10: Span = Span::from_millis(10);
+const DEAD: Impairment = Impairment::DEAD;
 
 fn world(profile: Profile, paths: u16) -> World {
     World::new(&WorldConfig { seed: 5, workers: 2, policy: Policy::profile(profile) }, 1, paths)

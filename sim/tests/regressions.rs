@@ -390,3 +390,24 @@ fn a_changed_route_moves_the_sessions_at_that_address_and_no_other() {
     assert_eq!((world.route_down(0), world.route_down(1)), (Ok(10), Ok(8)));
     assert_clean(&mut world);
 }
+
+#[test]
+fn bd3_a_probe_from_the_active_tuple_shows_that_the_path_lives() {
+    let mut world = world(Profile::Default, 2);
+    world.capture = Some(Vec::new());
+    world.censored = vec![MessageType::PathProbe];
+    world.run_for(MS(3_000));
+    let captured = world.capture.take().unwrap();
+    let (from, probe) = captured.iter().rfind(|(_, packet)| packet[0] == MessageType::PathProbe as u8).unwrap();
+    // The probe that the network held back is of path 2, which is bound by the time it arrives.
+    world.move_to(0, 2).unwrap();
+    world.run_for(MS(100));
+    world.sleep(0);
+    world.run_for(MS(1_500));
+    world.inject(*from, probe);
+    world.run_for(MS(1_900));
+    assert_eq!(gateway_state(&world), State::Attached);
+    world.run_for(MS(130));
+    assert_eq!(gateway_state(&world), State::Volatile);
+    assert_clean(&mut world);
+}

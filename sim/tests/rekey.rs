@@ -6,7 +6,7 @@ use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{Header, MessageType};
-use jumpgate_sim::{Churn, Impairment, World, WorldConfig};
+use jumpgate_sim::{Churn, Impairment, Pace, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
 /// Age of keys at which a rekey is due in these tests.
@@ -99,7 +99,9 @@ fn rk3_no_packet_is_lost_over_rekeys_by_time() {
     assert_eq!((world.received.len(), world.client(0).delivered.len()), (sent, sent));
     let done = rekeys(&mut world);
     assert!(done.len() >= 5, "{done:?}");
-    assert!(done.iter().all(|(_, trigger)| *trigger == Reason::RekeyTimeElapsed), "{done:?}");
+    // Over a way with so much jitter the gateway's wish may come before the client's own timer (RK-1).
+    let by_time = done.iter().filter(|(_, trigger)| *trigger == Reason::RekeyTimeElapsed).count();
+    assert!(by_time * 2 > done.len(), "{done:?}");
     assert_eq!(done.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>(), (1..=done.len() as u32).collect::<Vec<_>>());
     assert_eq!(
         world.rekeyed.iter().map(|(_, epoch)| *epoch).collect::<Vec<_>>(),
@@ -468,7 +470,7 @@ fn the_invariants_hold_over_many_rekeys_on_bad_networks() {
         policy.security.rekey_min_interval = MS(1_000);
         policy.security.rekey_on_switch = seed % 3 != 0;
         policy.security.key_max_age = MS(60_000);
-        let outcome = Churn { seed, sessions: 8, length: MS(60_000), profile }.run_under(policy);
+        let outcome = Churn { seed, sessions: 8, length: MS(60_000), profile, pace: Pace::Storm }.run_under(policy);
         assert_eq!(outcome.violations, [] as [String; 0], "seed {seed}");
         assert!(outcome.commits > 0 && outcome.received > 0, "seed {seed} tested nothing: {outcome:?}");
         rekeyed += outcome.rekeys;

@@ -15,7 +15,7 @@ use jumpgate_protocol::wire::{
     PolicyUpdate, ReattachAck, ReattachHint, ReattachReject, RekeyAck, RekeyInit, RequestedPolicy, ReservedZero,
     SessionReset, Terminate,
 };
-use jumpgate_sim::{Checker, NonceOracle, ReplayOracle, Sealer, fingerprint};
+use jumpgate_sim::{Checker, NonceOracle, ReplayOracle, Safety, Sealer, fingerprint};
 
 use crate::gateway::GATEWAY;
 use crate::script::Script;
@@ -150,8 +150,9 @@ impl Stage {
                 let mut packet = vec![0x45; usize::from(script.word() % 1_500)];
                 if self.client.data_out(&mut packet).is_ok() {
                     assert!(packet.len() >= DATA_OVERHEAD);
-                    let violation = self.nonces.sealed(Sealer::Client, &packet);
-                    self.checker.found(violation);
+                    if let Some(words) = self.nonces.sealed(Sealer::Client, &packet) {
+                        self.checker.violated(self.now, Safety::NonceReuse, &words);
+                    }
                 }
             }
             operation::PATH => {
@@ -416,7 +417,8 @@ impl Stage {
 
     /// One datagram arrives at the client, and everything that must hold is looked at.
     fn deliver(&mut self, path: u16, packet: Vec<u8>, authentic: bool) {
-        let (print, replay) = (fingerprint(&packet), self.replays.is_replay(&packet));
+        let print = fingerprint(&packet);
+        let replay = self.replays.is_replay(print);
         let before = self.client.status(self.now);
         let mut copy = packet.clone();
         let result = self.client.datagram_in(self.now, TransportId(path), &mut copy);
@@ -445,8 +447,9 @@ impl Stage {
         let mut count = 0;
         while let Some(transmit) = self.client.poll_transmit() {
             assert!((1..=PATHS).contains(&transmit.path.0), "a packet for a path that there is");
-            let violation = self.nonces.sealed(Sealer::Client, &transmit.packet);
-            self.checker.found(violation);
+            if let Some(words) = self.nonces.sealed(Sealer::Client, &transmit.packet) {
+                self.checker.violated(self.now, Safety::NonceReuse, &words);
+            }
             if self.waiting.len() == WAITING {
                 self.waiting.pop_front();
             }
@@ -458,8 +461,9 @@ impl Stage {
             match &event {
                 ClientEvent::Transition { transition, .. } => {
                     assert_ne!(transition.reason, Reason::InvariantViolation, "T23 is a defect of ours");
-                    self.checker.mirrored(0, transition);
+                    self.checker.mirrored(0, transition, self.now);
                 }
+                ClientEvent::Connected { locator, .. } => self.checker.connected(0, *locator, self.now, self.now),
                 ClientEvent::Terminated { .. } => assert!(!self.client.is_connected()),
                 _ => {}
             }

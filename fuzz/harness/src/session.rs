@@ -13,7 +13,9 @@ use jumpgate_protocol::wire::{
     self, Body, Cause, DATA_OVERHEAD, Header, Heartbeat, HelloConfirm, MessageType, PathProbe, PathProbeAck,
     ReattachRequest, RekeyAck, RekeyInit, Terminate, UDP,
 };
-use jumpgate_sim::{AmplificationOracle, Checker, NonceOracle, ReplayOracle, Sealer, fingerprint};
+use jumpgate_sim::{
+    AmplificationOracle, Checker, Incoming, NonceOracle, ReplayOracle, Safety, Sealer, Work, fingerprint,
+};
 
 use crate::gateway::{GATEWAY, Gateway, Guest};
 use crate::script::Script;
@@ -128,9 +130,11 @@ impl Stage {
             body[8..40].copy_from_slice(&stage.bystander.handshake_hash);
             body
         });
+        stage.checker.begin(Work::Datagram(incoming(place(PLACES), &packet, true, false)));
         let result = stage.gateway.shard.control_in(stage.gateway.now, &arrival(place(PLACES)), &mut packet);
         result.expect("the bystander is confirmed");
         stage.collect(place(PLACES), packet.len());
+        stage.checker.begin(Work::Timer);
         if choice & 0x80 == 0 {
             stage.confirm();
         }
@@ -160,8 +164,10 @@ impl Stage {
             operation::TERMINATE => {
                 // Rare, since it ends the script's story.
                 if script.word() == 0xdead {
+                    self.checker.begin(Work::Operator);
                     self.gateway.shard.terminate(self.gateway.now, self.me.locator, Reason::OperatorTerminated);
                     self.collect(place(0), 0);
+                    self.checker.begin(Work::Timer);
                 }
             }
             operation::ROUTE => {
@@ -312,10 +318,14 @@ impl Stage {
     /// One packet arrives at the gateway, and everything that must hold is looked at.
     fn deliver(&mut self, from: u8, packet: Vec<u8>, authentic: bool) {
         let (place, bytes, print) = (place(from), packet.len(), fingerprint(&packet));
-        let replay = self.replays.is_replay(&packet);
+        let replay = self.replays.is_replay(print);
+        let incoming = incoming(place, &packet, authentic, replay);
+        // Why it asks is sealed in the request; for the checkers it may always say that nothing is bound.
+        self.checker.asked_without_binding(incoming.locator, incoming.counter);
+        self.checker.begin(Work::Datagram(incoming));
         let (mine, theirs) = (self.fixed_point(self.me.locator), self.fixed_point(self.bystander.locator));
         if authentic && !replay {
-            self.amplification.received(place, bytes);
+            self.amplification.received(incoming.locator, place, bytes);
         }
         let kind = MessageType::of(&packet);
         let before = self.epoch();
@@ -334,6 +344,7 @@ impl Stage {
         let reason = result.err();
         assert!(!matches!(reason, Some(Reason::InternalError | Reason::InvariantViolation)), "{reason:?}");
         let answered = self.collect(place, bytes);
+        self.checker.end(&incoming, result, now);
         let unchanged = mine == self.fixed_point(self.me.locator);
         if !authentic {
             assert!(unchanged, "INV-31: a {kind:?} that is not authentic changed the session: {reason:?}");
@@ -385,20 +396,30 @@ impl Stage {
 
     fn follow(&mut self, event: &SessionEvent, asker: SocketAddr, arrived: usize) {
         match &event.kind {
+            EventKind::Created => self.checker.created(event.locator, event.client, 0, self.gateway.now),
             EventKind::Transition(transition) => {
                 assert_ne!(transition.reason, Reason::InvariantViolation, "T23 is a defect of ours: {transition:?}");
-                self.checker.transition(event.locator, transition);
-                self.amplification.transition(event.locator, transition, (asker, arrived));
+                self.checker.transition(event.locator, event.client, 0, transition);
+                self.amplification.transition(event.locator, transition, Some((asker, arrived)));
             }
-            EventKind::Validated { .. } => self.amplification.validated(event.locator),
+            EventKind::Validated { epoch } => {
+                self.checker.validated(event.locator, *epoch, self.gateway.now);
+                self.amplification.validated(event.locator);
+            }
+            EventKind::Rekeyed { .. } => self.checker.rekeyed(event.locator, self.gateway.now),
             _ => {}
         }
     }
 
     /// A packet leaves the gateway.
     fn leaves(&mut self, peer: SocketAddr, packet: &[u8]) {
-        let violations = [self.nonces.sealed(Sealer::Gateway, packet), self.amplification.sent(peer, packet)];
-        violations.into_iter().for_each(|violation| self.checker.found(violation));
+        let now = self.gateway.now;
+        if let Some(words) = self.nonces.sealed(Sealer::Gateway, packet) {
+            self.checker.violated(now, Safety::NonceReuse, &words);
+        }
+        if let Some(words) = self.amplification.sent(peer, packet) {
+            self.checker.violated(now, Safety::Other, &words);
+        }
     }
 
     /// The client reads an answer: tokens of standby paths, and the keys of a rekey.
@@ -448,12 +469,28 @@ impl Stage {
 
     /// Without another packet every session ends by time alone (L-2), and nothing is left of it (INV-22, INV-28).
     fn fall_silent(&mut self) {
-        let views = self.gateway.shard.views(self.gateway.now);
-        self.checker.audit(&views, self.gateway.desk.len());
+        let now = self.gateway.now;
+        let views: Vec<_> = self.gateway.shard.views(now).into_iter().map(|view| (0, view)).collect();
+        self.checker.audit(&views, self.gateway.desk.len(), now);
         self.wait(SILENCE);
         assert!(self.gateway.shard.is_empty(), "L-2: {:?}", self.gateway.shard.views(self.gateway.now));
         assert!(self.gateway.desk.is_empty(), "the desk remembers {} sessions that ended", self.gateway.desk.len());
         assert!(!self.gateway.shard.is_saying_farewell());
+    }
+}
+
+/// A datagram as the checkers want to know it.
+fn incoming(from: SocketAddr, packet: &[u8], authentic: bool, replay: bool) -> Incoming {
+    let header = Header::parse(packet).ok();
+    Incoming {
+        kind: MessageType::of(packet).ok(),
+        from,
+        locator: header.map_or(Locator::default(), |header| header.locator),
+        counter: header.map_or(0, |header| header.counter),
+        tag: header.map_or(0, |header| header.tag),
+        bytes: packet.len(),
+        forged: !authentic,
+        replay,
     }
 }
 

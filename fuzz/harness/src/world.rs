@@ -66,6 +66,7 @@ fn play(world: &mut World, config: &WorldConfig, code: u8, script: &mut Script<'
                 duplicate: u32::from(script.byte()),
                 corrupt: u32::from(script.byte()),
                 blackhole: script.byte() > 200,
+                ..Impairment::GOOD
             };
             world.impair(client, path, impairment);
         }

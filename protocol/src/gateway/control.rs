@@ -147,6 +147,7 @@ impl Session {
         let is_active = self.record.active().is_some_and(|active| active.tuple == arrival.tuple);
         let (token, flags) = if is_active {
             self.credit_unvalidated(&arrival.tuple, length);
+            self.heard_on(&arrival.tuple, now);
             (0, 0)
         } else {
             let fresh = context.entropy.next_u64() | 1;

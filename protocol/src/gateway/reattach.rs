@@ -50,6 +50,7 @@ impl Session {
             return self.answer_again(arrival, context);
         }
         self.credit_unvalidated(&arrival.tuple, received as u64);
+        self.heard_on(&arrival.tuple, context.now);
         match self.judge(&request, arrival, context) {
             Ok(Verdict::AlreadyBound) => {
                 // Fresh, from that tuple, and it names the epoch: that validates too (PV-3).

@@ -330,6 +330,14 @@ impl Session {
         }
     }
 
+    /// A fresh authenticated packet came from there: if that is the active tuple, the path lives, whatever the packet
+    /// was and whatever became of it (BD-3).
+    pub(super) fn heard_on(&mut self, tuple: &Tuple, now: Time) {
+        if self.record.active().is_some_and(|binding| binding.tuple == *tuple) {
+            self.health.heard(now);
+        }
+    }
+
     /// Fresh authenticated bytes came from there: while the active binding on it is unvalidated, more may be sent (PV-2).
     pub(super) fn credit_unvalidated(&mut self, tuple: &Tuple, bytes: u64) {
         if self.record.active().is_some_and(|binding| !binding.validated && binding.tuple == *tuple) {

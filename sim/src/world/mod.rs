@@ -1,25 +1,26 @@
 //! A gateway and its clients over the virtual network, on one virtual clock that steps from event to event.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+mod boot;
+mod faults;
 
-use arrayvec::ArrayVec;
-use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
-use jumpgate_protocol::entropy::SeededEntropy;
-use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, EventKind, HandshakeDesk, Shard, ShardConfig};
-use jumpgate_protocol::handshake::StaticSecret;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use jumpgate_protocol::client::{Client, ClientEvent};
+use jumpgate_protocol::gateway::{ClientEntry, EventKind, HandshakeDesk, Shard};
 use jumpgate_protocol::ident::{Locator, PublicKey, TransportId};
-use jumpgate_protocol::machine::{Evidence, State, TransitionId};
-use jumpgate_protocol::policy::{Policy, Rate};
+use jumpgate_protocol::machine::{State, TransitionId};
+use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType, RequestedPolicy, TAG_LEN};
 
-use crate::check::Checker;
-use crate::net::{Dice, Impairment, Link};
+use crate::check::{Checker, Safety};
+use crate::eavesdropper::Eavesdropper;
+use crate::net::{Dice, Link, LocalClock};
 use crate::oracle::{AmplificationOracle, NonceOracle, ReplayOracle};
+use crate::queue::Queue;
+use boot::{Keys, boot, path_info};
 
 /// The gateway's address in the virtual network.
 pub const GATEWAY: &str = "192.0.2.1:51900";
@@ -27,6 +28,11 @@ pub const GATEWAY: &str = "192.0.2.1:51900";
 const POOL_SIZE: u32 = 131_072;
 /// The first of them.
 const POOL_BASE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+/// Nothing of a session is sent any more so long after its end: all copies of TERMINATE are out.
+const AFTER_THE_END: Span = Span::from_millis(60_000);
+
+/// Packets that a client accepted and that would be known again: more than any copy is late.
+const CLIENT_REMEMBERS: usize = 512;
 
 /// What a run is made of.
 pub struct WorldConfig {
@@ -44,46 +50,26 @@ pub struct SimClient {
     pub client: Client,
     /// Its paths, by transport id.
     pub links: BTreeMap<u16, Link>,
-    /// What happened to it, with times.
+    /// What happened to it, with times; empty if the world keeps no history.
     pub events: Vec<(Time, ClientEvent)>,
-    /// Inner payloads that came to it.
+    /// Inner payloads that came to it; empty if the world keeps no history.
     pub delivered: Vec<Vec<u8>>,
+    pub(crate) key: PublicKey,
     pub(crate) inner: Option<Ipv4Addr>,
     pub(crate) timer: Time,
-    /// Suspended: it hears nothing and its timers do not run.
-    pub(crate) asleep: bool,
-    /// What its clock shows beyond the world's, in microseconds.
-    pub(crate) clock_ahead: u64,
+    /// Suspended since then: it hears nothing and its timers do not run.
+    pub(crate) asleep_since: Option<Time>,
+    /// Interfaces that came up or went down meanwhile; it learns that when it wakes.
+    pub(crate) missed: Vec<(u16, bool)>,
+    pub(crate) clock: LocalClock,
     pub(crate) accepted: ReplayOracle,
 }
 
+/// What is yet to happen.
 pub(crate) enum Happening {
-    ToGateway { from: SocketAddr, packet: Vec<u8> },
-    ToClient { client: usize, path: u16, packet: Vec<u8> },
+    ToGateway { from: SocketAddr, packet: Vec<u8>, forged: bool },
+    ToClient { client: usize, path: u16, packet: Vec<u8>, forged: bool },
     ClientTimer { client: usize },
-}
-
-pub(crate) struct Queued {
-    pub(crate) at: Time,
-    pub(crate) order: u64,
-    pub(crate) what: Happening,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 /// The whole virtual world.
@@ -92,36 +78,47 @@ pub struct World {
     pub(crate) dice: Dice,
     pub(crate) desk: HandshakeDesk,
     pub(crate) shards: Vec<Shard>,
+    /// Until when each worker is not scheduled.
+    pub(crate) paused_until: Vec<Time>,
     pub(crate) clients: Vec<SimClient>,
-    pub(crate) by_external: BTreeMap<SocketAddr, (usize, u16)>,
-    pub(crate) queue: BinaryHeap<Reverse<Queued>>,
-    pub(crate) order: u64,
+    pub(crate) by_external: HashMap<SocketAddr, (usize, u16)>,
+    pub(crate) by_inner: HashMap<Ipv4Addr, usize>,
+    pub(crate) by_key: HashMap<PublicKey, usize>,
+    pub(crate) queue: Queue<Happening>,
     pub(crate) checker: Checker,
     pub(crate) nonces: NonceOracle,
     pub(crate) replays: ReplayOracle,
     pub(crate) amplification: AmplificationOracle,
-    /// Where the packet that the gateway works on came from, and its length.
-    pub(crate) arriving: (SocketAddr, usize),
     pub(crate) timer_calls: u64,
+    /// Packets that came through, upwards and downwards.
+    pub(crate) came_through: (u64, u64),
+    pub(crate) over: VecDeque<(Time, Locator)>,
     next_host: u32,
     keys: Keys,
     seed: u64,
     /// How often the gateway was started.
     boots: u64,
+    /// Whether events and payloads are kept. Large runs keep only what the checkers need.
+    pub history: bool,
+    /// A client whose transitions, at both ends, are printed as they happen.
+    pub traced: Option<usize>,
     /// Inner payloads that came out at the gateway, with the client's inner address.
     pub received: Vec<(Ipv4Addr, Vec<u8>)>,
     /// Rekeys completed at the gateway: when, and the key epoch.
     pub rekeyed: Vec<(Time, u32)>,
     /// Messages that the network swallows, whoever sends them.
     pub censored: Vec<MessageType>,
+    /// Datagrams that clients sent, for replay; kept only if asked for.
+    pub capture: Option<Vec<(SocketAddr, Vec<u8>)>>,
+    pub(crate) eavesdropper: Option<Eavesdropper>,
+    /// What was sent by either end; kept with the history, so that what a test injects is known to be genuine or not.
+    pub(crate) genuine: ReplayOracle,
     /// How sessions ended at the gateway, in their order.
     pub(crate) ended: Vec<(Locator, TransitionId, Reason)>,
     /// Every POLICY_UPDATE that the gateway sent.
     pub(crate) updates: Vec<Vec<u8>>,
     /// What else the gateway told of its sessions: when, of which, what.
     pub noted: Vec<(Time, Locator, EventKind)>,
-    /// Datagrams that clients sent, for replay; kept only if asked for.
-    pub capture: Option<Vec<(SocketAddr, Vec<u8>)>>,
 }
 
 impl World {
@@ -134,28 +131,35 @@ impl World {
             now,
             dice: Dice::new(config.seed),
             desk,
+            paused_until: vec![Time::ZERO; shards.len()],
             shards,
             clients: Vec::new(),
-            by_external: BTreeMap::new(),
-            queue: BinaryHeap::new(),
-            order: 0,
+            by_external: HashMap::new(),
+            by_inner: HashMap::new(),
+            by_key: HashMap::new(),
+            queue: Queue::default(),
             checker: Checker::new(&config.policy),
             nonces: NonceOracle::default(),
             replays: ReplayOracle::default(),
             amplification: AmplificationOracle::default(),
-            arriving: (gateway_address(), 0),
             timer_calls: 0,
+            came_through: (0, 0),
+            over: VecDeque::new(),
             next_host: u32::from(Ipv4Addr::new(100, 64, 0, 0)),
             keys,
             seed: config.seed,
             boots: 0,
+            history: true,
+            traced: None,
             received: Vec::new(),
             rekeyed: Vec::new(),
             censored: Vec::new(),
-            noted: Vec::new(),
+            capture: None,
+            eavesdropper: None,
+            genuine: ReplayOracle::default(),
             ended: Vec::new(),
             updates: Vec::new(),
-            capture: None,
+            noted: Vec::new(),
         };
         for index in 0..clients {
             world.add_client(index, paths);
@@ -193,8 +197,11 @@ impl World {
         self.desk.counters().value(reason) + self.shards.iter().map(|shard| shard.counters().value(reason)).sum::<u64>()
     }
 
-    /// Starts the handshake of a client.
+    /// Starts the handshake of a client, if it is awake.
     pub fn connect(&mut self, client: usize) {
+        if self.clients[client].asleep_since.is_some() {
+            return;
+        }
         let now = self.local(client);
         self.clients[client].client.connect(now);
         self.flush_client(client);
@@ -216,24 +223,20 @@ impl World {
     pub fn run_for(&mut self, span: Span) {
         let end = self.now + span;
         loop {
-            let shard_timer = self.shards.iter().filter_map(Shard::next_timeout).min().unwrap_or(Time::NEVER);
-            let event = self.queue.peek().map_or(Time::NEVER, |Reverse(queued)| queued.at);
-            let next = shard_timer.min(event);
+            let timer = self.next_worker_timer();
+            let event = self.queue.next_at();
+            let next = timer.min(event);
             if next > end {
                 self.now = end;
                 return;
             }
             self.now = self.now.max(next);
-            if event <= shard_timer {
-                if let Some(Reverse(queued)) = self.queue.pop() {
-                    self.happen(queued.what);
+            if event <= timer {
+                if let Some(what) = self.queue.next() {
+                    self.happen(what);
                 }
             } else {
-                self.timer_calls += 1;
-                for index in 0..self.shards.len() {
-                    self.shards[index].timeout(self.now);
-                    self.flush_shard(index);
-                }
+                self.run_worker_timers();
             }
         }
     }
@@ -244,7 +247,7 @@ impl World {
     /// Why the client could not send it.
     pub fn send_up(&mut self, client: usize, payload: &[u8]) -> Result<(), Reason> {
         let source = self.clients[client].inner.ok_or(Reason::NoActiveBinding)?;
-        if self.clients[client].asleep {
+        if self.clients[client].asleep_since.is_some() {
             return Err(Reason::NoActiveBinding);
         }
         let mut packet = inner_packet(source, Ipv4Addr::new(10, 0, 0, 1), payload);
@@ -262,8 +265,11 @@ impl World {
         let index = u32::from(destination) - u32::from(POOL_BASE);
         let mut packet = inner_packet(Ipv4Addr::new(10, 0, 0, 1), destination, payload);
         let mut refused = Reason::NoActiveBinding;
-        for shard in &mut self.shards {
-            match shard.data_out(index, &mut packet) {
+        for worker in 0..self.shards.len() {
+            if self.paused_until[worker] > self.now {
+                continue;
+            }
+            match self.shards[worker].data_out(index, &mut packet) {
                 Ok(outbound) => {
                     self.deliver_to_peer(outbound.tuple.peer, &packet);
                     return Ok(());
@@ -291,103 +297,43 @@ impl World {
         routes.reduce(Result::or).unwrap_or(Err(Reason::NoActiveBinding))
     }
 
-    /// Something arrives at the gateway as from that address: for forged, replayed and raced packets.
-    pub fn inject(&mut self, from: SocketAddr, packet: &[u8]) {
-        self.queue_at(self.now, Happening::ToGateway { from, packet: packet.to_vec() });
-    }
-
-    /// The NAT of a path gives another port; the old mapping is gone.
-    pub fn rebind(&mut self, client: usize, path: u16) {
-        if let Some(link) = self.clients[client].links.get_mut(&path) {
-            self.by_external.remove(&link.external);
-            link.external.set_port(link.external.port().checked_add(1).unwrap_or(1_024));
-            self.by_external.insert(link.external, (client, path));
-        }
-    }
-
-    /// Sets both directions of a path.
-    pub fn impair(&mut self, client: usize, path: u16, impairment: Impairment) {
-        if let Some(link) = self.clients[client].links.get_mut(&path) {
-            link.up = impairment;
-            link.down = impairment;
-        }
-    }
-
-    /// The interface of a path goes down.
-    pub fn link_down(&mut self, client: usize, path: u16) {
-        let now = self.local(client);
-        self.clients[client].client.path_down(now, TransportId(path), Evidence::LinkDown);
-        self.flush_client(client);
-    }
-
-    /// The interface of a path comes up.
-    pub fn link_up(&mut self, client: usize, path: u16) {
-        let now = self.local(client);
-        self.clients[client].client.path_up(now, TransportId(path), path_info(path));
-        self.flush_client(client);
-    }
-
     /// The operator moves a client.
     ///
     /// # Errors
-    /// As [`Client::move_to`].
+    /// As [`Client::move_to`]; a client that sleeps has nothing bound.
     pub fn move_to(&mut self, client: usize, path: u16) -> Result<(), Reason> {
+        if self.clients[client].asleep_since.is_some() {
+            return Err(Reason::NoActiveBinding);
+        }
         let now = self.local(client);
         let result = self.clients[client].client.move_to(now, Some(TransportId(path)));
         self.flush_client(client);
         result
     }
 
-    /// The operator of the gateway ends a session.
-    pub fn terminate(&mut self, locator: Locator, reason: Reason) {
-        let worker = self.worker_of(locator);
-        self.shards[worker].terminate(self.now, locator, reason);
-        self.flush_shard(worker);
-    }
-
-    /// The gateway crashes and starts anew: no session survives it, nobody is told.
-    pub fn restart_gateway(&mut self, policy: &Policy) {
-        self.boot_with(policy, |_| ClientEntry::default());
-    }
-
-    /// The gateway starts anew, with that entry for each client.
-    pub fn boot_with(&mut self, policy: &Policy, entry: impl Fn(usize) -> ClientEntry) {
-        self.boots += 1;
-        let config = WorldConfig { seed: self.seed, workers: self.shards.len(), policy: policy.clone() };
-        (self.desk, self.shards) = boot(&config, &self.keys, self.boots, self.now, entry);
-        self.amplification = AmplificationOracle::default();
-        self.checker.forget_gateway();
-    }
-
-    /// A client is suspended: it hears nothing, does nothing, and its clock goes on (AS-1).
-    pub fn sleep(&mut self, client: usize) {
-        self.clients[client].asleep = true;
-    }
-
-    /// A suspended client goes on.
-    pub fn wake(&mut self, client: usize) {
-        if !std::mem::take(&mut self.clients[client].asleep) {
+    /// The user of a client ends its session, unless it sleeps.
+    pub fn disconnect(&mut self, client: usize) {
+        if self.clients[client].asleep_since.is_some() {
             return;
         }
         let now = self.local(client);
-        let entry = &mut self.clients[client];
-        entry.timer = Time::NEVER;
-        entry.client.timeout(now);
+        self.clients[client].client.terminate(now, Reason::OperatorTerminated);
         self.flush_client(client);
     }
 
-    /// The clock of a client jumps ahead, against AS-1.
-    pub fn step_clock(&mut self, client: usize, by: Span) {
-        let entry = &mut self.clients[client];
-        entry.clock_ahead += by.as_micros();
-        entry.timer = Time::NEVER;
-        self.flush_client(client);
-    }
-
-    /// Looks at every session: none was lost in silence, none changed in silence (INV-28).
+    /// Looks at every session: none was lost in silence, none changed in silence (INV-28), none is overdue (L-2).
     pub fn audit(&mut self) {
-        let views: Vec<_> = self.shards.iter().flat_map(|shard| shard.views(self.now)).collect();
-        self.checker.audit(&views, self.desk.len());
+        let now = self.now;
+        let views: Vec<_> = self
+            .shards
+            .iter()
+            .enumerate()
+            .flat_map(|(worker, shard)| shard.views(now).into_iter().map(move |view| (worker, view)))
+            .collect();
+        self.checker.audit(&views, self.desk.len(), now);
+        while let Some((_, locator)) = self.over.pop_front_if(|(at, _)| now.since(*at) >= AFTER_THE_END) {
+            self.nonces.forget(locator);
+        }
     }
 
     /// A client without any trouble has a session, and both ends of it are ATTACHED to the same path.
@@ -402,7 +348,8 @@ impl World {
                 && view.tuple.map(|tuple| tuple.peer) == peer
         });
         if !rests {
-            self.checker.violated(format!("L-1: client {client} does not come to rest: {status:?}, gateway: {view:?}"));
+            let words = format!("L-1: client {client} does not come to rest: {status:?}, gateway: {view:?}");
+            self.checker.violated(self.now, Safety::UnboundedRecovery, &words);
         }
     }
 
@@ -410,13 +357,14 @@ impl World {
     pub(crate) fn expect_silence_since(&mut self, transitions: u64) {
         let more = self.checker.transitions() - transitions;
         if more > 0 {
-            self.checker.violated(format!("SM-11: {more} transitions without any cause"));
+            let words = format!("SM-11: {more} transitions without any cause");
+            self.checker.violated(self.now, Safety::Other, &words);
         }
     }
 
-    /// Packets sealed so far, each under a nonce of its own.
-    pub fn sealed(&self) -> usize {
-        self.nonces.len()
+    /// Packets sealed so far, each under a nonce of its own; copies are not counted.
+    pub const fn sealed(&self) -> u64 {
+        self.nonces.count()
     }
 
     /// How often a timer ran, of clients and workers.
@@ -424,118 +372,73 @@ impl World {
         self.timer_calls
     }
 
+    /// Inner packets that came through, upwards and downwards.
+    pub const fn came_through(&self) -> (u64, u64) {
+        self.came_through
+    }
+
     /// What a client's clock shows.
     pub(crate) fn local(&self, client: usize) -> Time {
-        self.now + Span::from_micros(self.clients[client].clock_ahead)
-    }
-
-    fn add_client(&mut self, index: usize, paths: u16) {
-        let mut client = self.new_client(index, RequestedPolicy::new(), 0, None);
-        let mut links = BTreeMap::new();
-        for path in 1..=paths {
-            let external = self.draw_external();
-            self.by_external.insert(external, (index, path));
-            links.insert(path, Link { up: Impairment::default(), down: Impairment::default(), external });
-            client.path_up(self.now, TransportId(path), path_info(path));
-        }
-        self.clients.push(SimClient {
-            client,
-            links,
-            events: Vec::new(),
-            delivered: Vec::new(),
-            inner: None,
-            timer: Time::NEVER,
-            asleep: false,
-            clock_ahead: 0,
-            accepted: ReplayOracle::default(),
-        });
-    }
-
-    pub(crate) fn new_client(
-        &self,
-        index: usize,
-        requested_policy: RequestedPolicy,
-        hello_counter: u64,
-        replaces: Option<Locator>,
-    ) -> Client {
-        let config = ClientConfig {
-            secret: self.keys.clients[index].clone(),
-            gateway: self.keys.gateway.public(),
-            psk: None,
-            requested_policy,
-            hello_counter,
-            replaces,
-        };
-        // Each start of a client draws other randomness.
-        let entropy = SeededEntropy::new(self.seed ^ ((index as u64 + 1) << 8) ^ (hello_counter << 40));
-        Client::new(config, Box::new(entropy))
-    }
-
-    pub(crate) fn public_keys(&self) -> Vec<PublicKey> {
-        self.keys.clients.iter().map(StaticSecret::public).collect()
-    }
-
-    /// A NAT of its own for every path: another host address each time.
-    fn draw_external(&mut self) -> SocketAddr {
-        self.next_host += 1;
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::from(self.next_host)), 1_024)
+        self.clients[client].clock.at(self.now)
     }
 
     pub(crate) fn worker_of(&self, locator: Locator) -> usize {
         usize::from(locator.slot().number()) % self.shards.len()
     }
-}
 
-/// The long-term keys of everybody.
-struct Keys {
-    gateway: StaticSecret,
-    clients: Vec<StaticSecret>,
-}
-
-impl Keys {
-    fn draw(seed: u64, clients: usize) -> Self {
-        let mut entropy = SeededEntropy::new(seed);
-        let gateway = StaticSecret::generate(&mut entropy);
-        Self { gateway, clients: (0..clients).map(|_| StaticSecret::generate(&mut entropy)).collect() }
+    /// When a worker that is scheduled has a timer to run.
+    fn next_worker_timer(&self) -> Time {
+        let timers = self.shards.iter().zip(&self.paused_until);
+        timers.filter_map(|(shard, paused)| Some(shard.next_timeout()?.max(*paused))).min().unwrap_or(Time::NEVER)
     }
-}
 
-/// A gateway without sessions; each boot draws other randomness.
-fn boot(
-    config: &WorldConfig,
-    keys: &Keys,
-    boots: u64,
-    now: Time,
-    entry: impl Fn(usize) -> ClientEntry,
-) -> (HandshakeDesk, Vec<Shard>) {
-    let pool = AddressPool::new(Some(POOL_BASE), None, POOL_SIZE);
-    let desk_config = DeskConfig {
-        secret: keys.gateway.clone(),
-        clients: keys.clients.iter().enumerate().map(|(index, secret)| (secret.public(), entry(index))).collect(),
-        policy: Arc::new(config.policy.clone()),
-        pool,
-        prefixes: (15, 112),
-        mtu: 1_416,
-        endpoints: ArrayVec::new(),
-    };
-    let seed = config.seed ^ (boots << 48);
-    let desk = HandshakeDesk::new(desk_config, Box::new(SeededEntropy::new(seed ^ 1)), now);
-    let shards = (0..config.workers as u64)
-        .map(|worker| {
-            let shard = ShardConfig { pool, reset_key: desk.reset_key(), resets: Rate::even(1_000) };
-            Shard::new(shard, Box::new(SeededEntropy::new(seed ^ (worker << 32) ^ 2)), now)
-        })
-        .collect();
-    (desk, shards)
+    fn run_worker_timers(&mut self) {
+        self.timer_calls += 1;
+        for worker in 0..self.shards.len() {
+            let due = self.shards[worker].next_timeout().is_some_and(|at| at <= self.now);
+            if due && self.paused_until[worker] <= self.now {
+                self.shards[worker].timeout(self.now);
+                self.flush_shard(worker);
+            }
+        }
+    }
+
+    fn add_client(&mut self, index: usize, paths: u16) {
+        let key = self.keys.clients[index].public();
+        let mut client = self.new_client(index, RequestedPolicy::new(), 0, None);
+        let mut links = BTreeMap::new();
+        for path in 1..=paths {
+            let external = self.draw_external();
+            self.by_external.insert(external, (index, path));
+            links.insert(path, Link::new(external, self.now));
+            client.path_up(self.now, TransportId(path), path_info(path));
+        }
+        self.by_key.insert(key, index);
+        self.clients.push(SimClient {
+            client,
+            links,
+            events: Vec::new(),
+            delivered: Vec::new(),
+            key,
+            inner: None,
+            timer: Time::NEVER,
+            asleep_since: None,
+            missed: Vec::new(),
+            clock: LocalClock::true_time(),
+            accepted: ReplayOracle::remembering(CLIENT_REMEMBERS),
+        });
+    }
+
+    /// A NAT of its own for every path: another host address each time.
+    fn draw_external(&mut self) -> SocketAddr {
+        self.next_host += 1;
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::from(self.next_host)), crate::net::FIRST_PORT)
+    }
 }
 
 pub(crate) fn gateway_address() -> SocketAddr {
     // The address is a constant of this file; a failure to parse it would show at once.
     GATEWAY.parse().unwrap_or_else(|_| SocketAddr::from(([192, 0, 2, 1], 51_900)))
-}
-
-fn path_info(path: u16) -> PathInfo {
-    PathInfo { gateway: gateway_address(), priority: u8::try_from(path * 10).unwrap_or(u8::MAX) }
 }
 
 /// Room for the header, an IPv4 packet with that payload, room for the tag.

@@ -1,0 +1,175 @@
+//! What can go wrong in the world: paths, NATs, addresses, clocks, sleep, workers, the gateway itself.
+
+use std::net::SocketAddr;
+
+use jumpgate_protocol::gateway::ClientEntry;
+use jumpgate_protocol::ident::{Locator, TransportId};
+use jumpgate_protocol::machine::Evidence;
+use jumpgate_protocol::policy::Policy;
+use jumpgate_protocol::reason::Reason;
+use jumpgate_protocol::time::{Span, Time};
+
+use super::boot::{boot, path_info};
+use super::{Happening, World, WorldConfig};
+use crate::check::Work;
+use crate::net::Impairment;
+use crate::oracle::{AmplificationOracle, fingerprint};
+
+impl World {
+    /// Something arrives at the gateway as from that address: for forged, replayed and raced packets.
+    pub fn inject(&mut self, from: SocketAddr, packet: &[u8]) {
+        let forged = self.is_forged(packet);
+        self.queue.plan(self.now, Happening::ToGateway { from, packet: packet.to_vec(), forged });
+    }
+
+    /// Something that nobody but an attacker made arrives at the gateway.
+    pub(crate) fn inject_forged(&mut self, from: SocketAddr, packet: Vec<u8>) {
+        self.queue.plan(self.now, Happening::ToGateway { from, packet, forged: true });
+    }
+
+    /// Something arrives at a client as from the gateway.
+    pub fn inject_to_client(&mut self, client: usize, path: u16, packet: &[u8]) {
+        let forged = self.is_forged(packet);
+        self.queue.plan(self.now, Happening::ToClient { client, path, packet: packet.to_vec(), forged });
+    }
+
+    /// Without a history nothing but what was overheard is injected.
+    fn is_forged(&self, packet: &[u8]) -> bool {
+        self.history && !self.genuine.is_replay(fingerprint(packet))
+    }
+
+    /// The NAT of a path gives another port; the old mapping is gone.
+    pub fn rebind(&mut self, client: usize, path: u16) {
+        if let Some(link) = self.clients[client].links.get(&path) {
+            let external = link.next_port();
+            self.set_external(client, path, external);
+        }
+    }
+
+    /// The NAT of a path gives another address, as behind another uplink; the old mapping is gone.
+    pub fn rebind_address(&mut self, client: usize, path: u16) {
+        let ip = self.draw_external().ip();
+        if let Some(link) = self.clients[client].links.get(&path) {
+            let external = link.at_address(ip);
+            self.set_external(client, path, external);
+        }
+    }
+
+    fn set_external(&mut self, client: usize, path: u16, external: SocketAddr) {
+        if let Some(link) = self.clients[client].links.get_mut(&path) {
+            self.by_external.remove(&link.external);
+            link.external = external;
+            self.by_external.insert(external, (client, path));
+        }
+    }
+
+    /// The NAT of a path forgets mappings that were not used from inside for so long.
+    pub fn expire_mappings(&mut self, client: usize, path: u16, life: Option<Span>) {
+        if let Some(link) = self.clients[client].links.get_mut(&path) {
+            link.mapping_life = life;
+        }
+    }
+
+    /// Sets both directions of a path.
+    pub fn impair(&mut self, client: usize, path: u16, impairment: Impairment) {
+        if let Some(link) = self.clients[client].links.get_mut(&path) {
+            link.up = impairment;
+            link.down = impairment;
+        }
+    }
+
+    /// The interface of a path goes down.
+    pub fn link_down(&mut self, client: usize, path: u16) {
+        self.link_changed(client, path, false);
+    }
+
+    /// The interface of a path comes up.
+    pub fn link_up(&mut self, client: usize, path: u16) {
+        self.link_changed(client, path, true);
+    }
+
+    fn link_changed(&mut self, client: usize, path: u16, up: bool) {
+        let now = self.local(client);
+        let entry = &mut self.clients[client];
+        if entry.asleep_since.is_some() {
+            entry.missed.push((path, up));
+            return;
+        }
+        if up {
+            entry.client.path_up(now, TransportId(path), path_info(path));
+        } else {
+            entry.client.path_down(now, TransportId(path), Evidence::LinkDown);
+        }
+        self.flush_client(client);
+    }
+
+    /// The operator of the gateway ends a session.
+    pub fn terminate(&mut self, locator: Locator, reason: Reason) {
+        let outer = self.checker.begin(Work::Operator);
+        let worker = self.worker_of(locator);
+        self.shards[worker].terminate(self.now, locator, reason);
+        self.flush_shard(worker);
+        self.checker.begin(outer);
+    }
+
+    /// The gateway crashes and starts anew: no session survives it, nobody is told.
+    pub fn restart_gateway(&mut self, policy: &Policy) {
+        self.boot_with(policy, |_| ClientEntry::default());
+    }
+
+    /// The gateway starts anew, with that entry for each client.
+    pub fn boot_with(&mut self, policy: &Policy, entry: impl Fn(usize) -> ClientEntry) {
+        self.boots += 1;
+        let config = WorldConfig { seed: self.seed, workers: self.shards.len(), policy: policy.clone() };
+        (self.desk, self.shards) = boot(&config, &self.keys, self.boots, self.now, entry);
+        self.amplification = AmplificationOracle::default();
+        self.checker.forget_gateway();
+        self.checker.under(policy);
+    }
+
+    /// A worker of the gateway is not scheduled for so long: packets wait, timers are late.
+    pub fn pause_worker(&mut self, worker: usize, span: Span) {
+        self.paused_until[worker] = self.paused_until[worker].max(self.now + span);
+        self.checker.paused(span);
+    }
+
+    /// A client is suspended: it hears nothing, does nothing, and its clock goes on (AS-1).
+    pub fn sleep(&mut self, client: usize) {
+        let now = self.local(client);
+        self.clients[client].asleep_since.get_or_insert(now);
+    }
+
+    /// A suspended client goes on.
+    pub fn wake(&mut self, client: usize) {
+        let now = self.local(client);
+        let entry = &mut self.clients[client];
+        let Some(since) = entry.asleep_since.take() else {
+            return;
+        };
+        entry.timer = Time::NEVER;
+        entry.client.timeout(now);
+        let missed = std::mem::take(&mut entry.missed);
+        self.checker.slept(client, now.since(since));
+        self.flush_client(client);
+        for (path, up) in missed {
+            self.link_changed(client, path, up);
+        }
+    }
+
+    /// The clock of a client jumps ahead, against AS-1.
+    pub fn step_clock(&mut self, client: usize, by: Span) {
+        let entry = &mut self.clients[client];
+        entry.clock = entry.clock.ahead_by(by);
+        entry.timer = Time::NEVER;
+        self.checker.slept(client, by);
+        self.flush_client(client);
+    }
+
+    /// The clock of a client runs that much faster than the gateway's from now on, in parts per million.
+    pub fn skew_clock(&mut self, client: usize, ppm: i32) {
+        let entry = &mut self.clients[client];
+        entry.clock = entry.clock.at_rate(ppm, self.now);
+        entry.timer = Time::NEVER;
+        self.flush_client(client);
+    }
+}
