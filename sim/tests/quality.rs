@@ -374,3 +374,40 @@ fn what_the_user_sees_of_a_path_is_what_the_path_does() {
         assert!((20..300).contains(&path.loss_permille), "6 % each way: {path:?}");
     }
 }
+
+#[test]
+fn af1_a_hint_for_loss_moves_nobody_to_a_path_that_is_no_better() {
+    let mut world = of(Profile::Default, 2, 1);
+    world.impair(0, 2, Impairment { delay: MS(450), ..good() });
+    run(&mut world, 60_000);
+    let start = world.now();
+    // The gateway measures what comes up, and hints; the other path would cost more than the loss does.
+    world.client(0).links.get_mut(&1).unwrap().up = lossy(260);
+    let mut noticed = false;
+    for _ in 0..120 {
+        run(&mut world, 100);
+        noticed |= gateway_state(&world) == State::Volatile;
+    }
+    assert!(noticed, "the gateway has noticed");
+    let seen = transitions(&mut world, start);
+    assert!(!ids(&seen).contains(&TransitionId::T11), "{seen:?}");
+    assert_eq!(world.checker().commits(), 0);
+    assert_clean(&mut world);
+}
+
+#[test]
+fn a_path_left_for_loss_that_falls_silent_gives_way_to_one_that_is_hardly_known() {
+    let mut world = of(Profile::Default, 2, 5);
+    world.link_down(0, 2);
+    let start = world.now();
+    world.client(0).links.get_mut(&1).unwrap().down = lossy(450);
+    while place(&mut world).0 != State::Volatile {
+        run(&mut world, 100);
+        assert!(world.now().since(start) < MS(10_000));
+    }
+    world.link_up(0, 2);
+    world.impair(0, 1, Impairment { blackhole: true, ..good() });
+    run(&mut world, 2_200);
+    assert_eq!(place(&mut world), (State::Attached, Some(2)), "{:?}", ids(&transitions(&mut world, start)));
+    assert_clean(&mut world);
+}

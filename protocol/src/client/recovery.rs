@@ -85,7 +85,7 @@ impl Live {
             now,
             current: self.current,
             active_loss: self.measurement(shared, now).map_or(0, |found| found.loss_permille),
-            quality: self.is_about_quality() && !unbound,
+            quality: self.is_about_quality(now) && !unbound,
             unbound,
             braked: self.braked,
             calm: self.health.calm_for(now) >= self.policy.volatility.stability_window,
@@ -94,10 +94,12 @@ impl Live {
         }
     }
 
-    /// Whether the session is to leave a path that still carries traffic because that path is bad (AF-1).
-    fn is_about_quality(&self) -> bool {
+    /// Whether the session is to leave a path that still carries traffic because that path is bad (AF-1). A path that has
+    /// fallen silent since carries none.
+    fn is_about_quality(&self, now: Time) -> bool {
+        let carries = self.record.active().is_some() && !self.health.is_silent(&self.policy, now);
         let measured = self.record.trigger().is_some_and(is_quality);
-        self.target.is_none() && self.record.active().is_some() && (measured || self.hinted_quality)
+        self.target.is_none() && carries && (measured || self.hinted_quality)
     }
 
     /// A candidate for a recovery that is yet to start: what failed in the last one may be tried again (T15).
@@ -131,7 +133,7 @@ impl Live {
 
     /// A fresh nonce, and the request from the candidate's own path (RS-1).
     fn ask(&mut self, shared: &mut Shared, path: TransportId, now: Time) {
-        let cause = self.cause(path);
+        let cause = self.cause(path, now);
         let request = ReattachRequest {
             binding_epoch: self.known_epoch,
             client_time_ms: self.session_ms(now),
@@ -146,17 +148,17 @@ impl Live {
         self.attempt = Some(Attempt { path, nonce, packet, cause, first_sent: now, rto, copies: 1 });
     }
 
-    fn cause(&self, path: TransportId) -> Cause {
+    fn cause(&self, path: TransportId, now: Time) -> Cause {
         if self.record.active().is_none() {
             return Cause::HardDead;
         }
-        if self.is_about_quality() {
+        if self.is_about_quality(now) {
             return if self.current == Some(path) { Cause::Reproof } else { Cause::Quality };
         }
         match self.record.trigger() {
-            Some(Reason::HeartbeatTimeout | Reason::ConsecutiveDropExceeded) => Cause::Silence,
             Some(Reason::TransportDead) => Cause::HardDead,
-            _ => Cause::Forced,
+            Some(Reason::PolicyForcedRecovery) => Cause::Forced,
+            _ => Cause::Silence,
         }
     }
 

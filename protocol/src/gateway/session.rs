@@ -200,7 +200,7 @@ impl Session {
         if self.record.active().is_some() {
             next = next.min(self.health.next_check(&self.policy, RoundTrips::Gateway(&self.rtt), now));
         }
-        if self.has_candidate() {
+        if self.has_candidate(now) {
             next = next.min(self.record.earliest_start(&self.policy, now));
         }
         // Never in the past: a due timer whose guard does not hold must not spin.
@@ -221,7 +221,7 @@ impl Session {
             let round_trips = RoundTrips::Gateway(&self.rtt);
             inputs.extend(self.health.judge(&self.policy, &self.ring.counters(), round_trips, now));
         }
-        if self.has_candidate() {
+        if self.has_candidate(now) {
             inputs.push(Input::RecoveryStart { exempt: false });
             // T10: a start is due, but the sliding minute is full.
             inputs.push(Input::SwitchDeniedRate);
@@ -365,8 +365,9 @@ impl Session {
 
     /// A path that a recovery could start for. After a quality trigger only the client knows whether another path is any
     /// better (§10.6): it asks, or it stays.
-    fn has_candidate(&self) -> bool {
-        let bad = self.record.active().is_some() && self.record.trigger().is_some_and(is_quality);
+    fn has_candidate(&self, now: Time) -> bool {
+        let carries = self.record.active().is_some() && !self.health.is_silent(&self.policy, now);
+        let bad = carries && self.record.trigger().is_some_and(is_quality);
         matches!(self.record.state(), State::Volatile | State::Degraded) && !bad && self.has_standby()
     }
 

@@ -142,6 +142,11 @@ impl PathHealth {
         self.last_authentic
     }
 
+    /// Whether nothing authentic came for so long that this alone is trouble (SM-14).
+    pub fn is_silent(&self, policy: &Policy, now: Time) -> bool {
+        now.since(self.last_authentic) > policy.volatility.heartbeat_volatile
+    }
+
     /// When the binding was made.
     pub const fn made(&self) -> Time {
         self.made
@@ -223,7 +228,7 @@ impl PathHealth {
             samples: worse.sent,
         };
         let above = |value: Option<Span>, bound: Span| bound > Span::ZERO && value.is_some_and(|value| value > bound);
-        if self.unbound || found.heartbeat_age > bounds.heartbeat_volatile {
+        if self.unbound || self.is_silent(policy, now) {
             found.signals(Reason::HeartbeatTimeout, bounds.heartbeat_volatile.as_millis());
         } else if found.drops >= bounds.max_consecutive_drops {
             found.signals(Reason::ConsecutiveDropExceeded, u64::from(bounds.max_consecutive_drops));
