@@ -94,6 +94,11 @@ impl KeyRing {
         self.current.failures >= self.limits.forgeries
     }
 
+    /// The session that the keys belong to.
+    pub(crate) const fn identity(&self) -> SessionIdentity {
+        self.identity
+    }
+
     /// Whether next keys wait for their first packet.
     pub(crate) const fn is_pending(&self) -> bool {
         self.next.is_some()

@@ -18,7 +18,7 @@ impl World {
     pub fn reload(&mut self, policy: &Policy, entry: impl Fn(usize) -> Option<ClientEntry>) {
         let known = self.public_keys().into_iter().enumerate();
         let clients = known.filter_map(|(index, key)| Some((key, entry(index)?))).collect();
-        self.desk.reload(Arc::new(policy.clone()), clients);
+        self.desk.reload(self.now, Arc::new(policy.clone()), clients);
         self.checker.also_allow(policy);
         while let Some((locator, change)) = self.desk.poll_change() {
             self.order(locator, change);
@@ -27,7 +27,7 @@ impl World {
 
     /// An invalid policy was to be loaded (RL-2).
     pub fn fail_reload(&mut self) {
-        self.desk.suspend();
+        self.desk.suspend(self.now);
     }
 
     /// The operator of the gateway wants a session to move (T05).

@@ -96,13 +96,13 @@ events! {
         peer: Outer = "outer address of the peer",
     }
     VolatilitySignal Audit Session reason "what was measured, with T03" {
-        loss_ratio: Option<Permille> = "lost / (delivered + lost), if judged",
+        loss_ratio: Option<Permille> = "lost / (delivered + lost), of the direction that loses more",
         drops: u16 = "heartbeats lost in a row",
         hb_age_ms: u32 = "age of the last authentic packet",
-        latency_ms: Option<u32> = "round trip, if measured at this end",
+        latency_ms: Option<u32> = "95th percentile of the round trip, if measured at this end",
         jitter_ms: Option<u32> = "its mean deviation, if measured at this end",
         threshold: Threshold = "the bound that was crossed",
-        window_samples: Option<u16> = "samples in the window, for soft signals",
+        window_samples: Option<u16> = "packets or round trips in the window",
     }
     TransportDead Audit Session reason "the active transport is lost (T04, T16)" {
         transport: TransportId = "the path",

@@ -16,17 +16,29 @@
 mod bounds;
 mod catalogue;
 mod event;
+mod journal;
+mod limiter;
 mod outer;
+mod page;
 mod record;
+mod refusal;
+mod trail;
 mod value;
 
 pub use bounds::{Bounds, PolicyHash};
 pub use catalogue::{BASE_FIELDS, Class, EventRow, FieldRow, Origin, Scope, catalogue, render_markdown, row};
 pub use event::{Event, EventType, Score, Scores};
+pub(crate) use journal::{Context, Journal, Refused};
 pub use outer::{Disclosure, Outer};
 pub use record::{PolicyRef, RECORD_MAX, Record, Standing};
+pub(crate) use trail::{Answer, Request, Scene, Totals, Trail};
 pub use value::{
     Always, Check, CheckResult, CompromiseEvidence, Exclusion, KeyTrigger, Kind, LimitAction, LimitScope, Measured,
     OwnNode, ParameterKey, Pattern, Permille, Plane, PolicyAction, Proto, Recorded, Status, Threshold, Trigger, Value,
     Violation,
 };
+
+/// Whole milliseconds as records hold them; saturating.
+fn millis(span: crate::time::Span) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
+}

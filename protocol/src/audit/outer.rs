@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::PolicyRef;
 use super::value::{Kind, Recorded, Value};
 use crate::policy::Policy;
 
@@ -37,12 +38,17 @@ pub struct Disclosure {
     address_key: [u8; 32],
     addresses_in_clear: bool,
     security_records: bool,
+    /// The policy that stands in records which concern no session.
+    #[zeroize(skip)]
+    policy: PolicyRef,
 }
 
 impl Disclosure {
     /// What the node with that long-term secret may write under that policy (PP87, PP89).
-    pub fn new(secret: &[u8; 32], policy: &Policy) -> Self {
+    /// It is the `sequence`-th policy of the node, from 1.
+    pub fn new(secret: &[u8; 32], policy: &Policy, sequence: u32) -> Self {
         Self {
+            policy: PolicyRef { version: policy.version, sequence },
             address_key: blake3::derive_key("jumpgate v1 address hash", secret),
             addresses_in_clear: policy.observability.record_outer_addresses,
             security_records: policy.observability.emit_security_events,
@@ -68,6 +74,11 @@ impl Disclosure {
         Outer::Hash(hash)
     }
 
+    /// The policy that stands in records which concern no session.
+    pub(super) const fn policy(&self) -> PolicyRef {
+        self.policy
+    }
+
     /// Whether security records are written at all (PP89); their counters always run.
     pub const fn security_records(&self) -> bool {
         self.security_records
@@ -83,13 +94,13 @@ mod tests {
     fn ob12_an_address_is_hashed_with_the_nodes_key_unless_policy_allows_it_in_the_clear() {
         let mut policy = Policy::profile(Profile::Default);
         let address = "198.51.100.7:4500".parse().unwrap();
-        let hashed = Disclosure::new(&[7; 32], &policy);
+        let hashed = Disclosure::new(&[7; 32], &policy, 1);
         assert!(matches!(hashed.outer(address), Outer::Hash(_)));
-        assert_eq!(hashed.outer(address), Disclosure::new(&[7; 32], &policy).outer(address));
-        assert_ne!(hashed.outer(address), Disclosure::new(&[8; 32], &policy).outer(address));
+        assert_eq!(hashed.outer(address), Disclosure::new(&[7; 32], &policy, 1).outer(address));
+        assert_ne!(hashed.outer(address), Disclosure::new(&[8; 32], &policy, 1).outer(address));
         assert_ne!(hashed.outer(address), hashed.outer("198.51.100.7:4501".parse().unwrap()));
         policy.observability.record_outer_addresses = true;
-        let clear = Disclosure::new(&[7; 32], &policy);
+        let clear = Disclosure::new(&[7; 32], &policy, 1);
         assert_eq!(clear.outer(address).value(), Value::Address(address));
     }
 }

@@ -7,12 +7,14 @@ use super::connect::Connecting;
 use super::event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};
 use super::live::Live;
 use super::path::{Path, PathInfo};
+use crate::audit::{self, Disclosure, Journal};
 use crate::entropy::Entropy;
 use crate::handshake::StaticSecret;
 use crate::health::{Measurement, Rtt};
 use crate::ident::{Locator, PublicKey, TransportId};
 use crate::keys::KeyLimits;
 use crate::machine::{Evidence, State};
+use crate::policy::{Policy, Profile};
 use crate::reason::{Reason, ReasonCounters};
 use crate::time::{Span, Time};
 use crate::wire::RequestedPolicy;
@@ -43,6 +45,7 @@ pub(super) struct Shared {
     pub(super) paths: Vec<Path>,
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<ClientEvent>,
+    pub(super) journal: Journal,
     pub(super) counters: ReasonCounters,
     pub(super) key_limits: KeyLimits,
 }
@@ -68,6 +71,7 @@ impl Client {
             paths: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
+            journal: Journal::default(),
             counters: ReasonCounters::default(),
             key_limits: KeyLimits::SUITE_1,
         };
@@ -77,6 +81,14 @@ impl Client {
     /// Lower limits for the keys of sessions to come, so that a test can reach them (KY-6). They never rise.
     pub fn lower_key_limits(&mut self, limits: KeyLimits) {
         self.shared.key_limits = self.shared.key_limits.lower_of(limits);
+    }
+
+    /// Keeps audit records from now on: [`Client::poll_record`] gives them, and has to be asked.
+    pub fn keep_records(&mut self, now: Time) {
+        // Until a session brings its own policy there is none, and nothing to record.
+        let policy = Policy::profile(Profile::Default);
+        let disclosure = Disclosure::new(self.shared.config.secret.as_bytes(), &policy, 0);
+        self.shared.journal.keep(disclosure, now);
     }
 
     /// A path can be used from now on. Of a path that is up already, what was measured is forgotten: it comes with
@@ -100,7 +112,7 @@ impl Client {
             Phase::Connecting(connecting) => connecting.path_up(&mut self.shared, now),
             Phase::Live(live) => live.path_up(&mut self.shared, now),
         }
-        self.settle();
+        self.settle(now);
     }
 
     /// A path is gone: interface, address or socket lost. A local fact, so a session on it reacts in the same step
@@ -116,14 +128,14 @@ impl Client {
             Phase::Connecting(connecting) => connecting.path_down(&mut self.shared, id, now),
             Phase::Live(live) => live.path_down(&mut self.shared, id, evidence, now),
         }
-        self.settle();
+        self.settle(now);
     }
 
     /// Starts a handshake, if there is no session and none is under way.
     pub fn connect(&mut self, now: Time) {
         if matches!(self.phase, Phase::Idle) {
             self.phase = Phase::Connecting(Box::new(Connecting::new(&mut self.shared, now)));
-            self.settle();
+            self.settle(now);
         }
     }
 
@@ -138,7 +150,7 @@ impl Client {
             return Err(Reason::NoActiveBinding);
         };
         live.move_to(&mut self.shared, target, now)?;
-        self.settle();
+        self.settle(now);
         Ok(())
     }
 
@@ -149,7 +161,7 @@ impl Client {
             Phase::Connecting(_) => self.phase = Phase::Idle,
             Phase::Live(live) => live.terminate(&mut self.shared, reason, now),
         }
-        self.settle();
+        self.settle(now);
     }
 
     /// One datagram that came in on a path, opened in place. Gives the place of the inner packet, if it holds one.
@@ -174,8 +186,11 @@ impl Client {
         };
         if let Err(reason) = result {
             self.shared.counters.count(reason);
+            if let Phase::Live(live) = &self.phase {
+                live.record_refusal(&mut self.shared, path, packet, reason, now);
+            }
         }
-        self.settle();
+        self.settle(now);
         result
     }
 
@@ -197,12 +212,14 @@ impl Client {
 
     /// Runs every timer that is due.
     pub fn timeout(&mut self, now: Time) {
+        // A session has timers enough: recording asks for none of its own (INV-23).
+        self.shared.journal.summarise(now);
         match &mut self.phase {
             Phase::Idle => {}
             Phase::Connecting(connecting) => connecting.timeout(&mut self.shared, now),
             Phase::Live(live) => live.timeout(&mut self.shared, now),
         }
-        self.settle();
+        self.settle(now);
     }
 
     /// When [`Client::timeout`] must run next.
@@ -223,6 +240,11 @@ impl Client {
     /// Something that happened, if anything did.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         self.shared.events.pop_front()
+    }
+
+    /// The next audit record, if there is one.
+    pub fn poll_record(&mut self) -> Option<audit::Record> {
+        self.shared.journal.poll()
     }
 
     /// Whether there is a session.
@@ -273,7 +295,7 @@ impl Client {
     }
 
     /// A handshake that failed or a session that ended leaves the client idle.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Time) {
         let over = match &self.phase {
             Phase::Idle => false,
             Phase::Connecting(connecting) => connecting.is_over(),
@@ -284,7 +306,11 @@ impl Client {
             if let Phase::Live(live) = &self.phase {
                 self.shared.config.replaces = live.replaceable();
             }
-            self.phase = Phase::Idle;
+            if let Phase::Live(live) = std::mem::replace(&mut self.phase, Phase::Idle) {
+                let (trail, totals) = live.bury(now);
+                self.shared.journal.summarise_all(now);
+                trail.end(&totals, now, &mut self.shared.journal);
+            }
         }
     }
 }

@@ -64,6 +64,8 @@ impl Live {
         if on_active {
             self.health.delivered(now);
             self.received_since = true;
+        } else if draining {
+            self.trail.late_packet();
         }
         self.received.packets += 1;
         self.received.bytes += inner_len as u64;

@@ -8,6 +8,7 @@ use super::policy::Terms;
 use super::pulse::Confirm;
 use super::recovery::Attempt;
 use super::rekey::Rekeying;
+use crate::audit::Trail;
 use crate::handshake::Established;
 use crate::health::{Measurement, PathHealth, RoundTrips};
 use crate::ident::{Locator, TransportId};
@@ -70,6 +71,7 @@ pub(super) struct Live {
     pub(super) last_reason: Option<Reason>,
     pub(super) sent: Traffic,
     pub(super) received: Traffic,
+    pub(super) trail: Trail,
 }
 
 impl Live {
@@ -86,6 +88,7 @@ impl Live {
         let window = policy.security.data_replay_window as usize;
         let ring = KeyRing::new(established.root, reply.identity, Side::Client, window, shared.key_limits);
         let tuple = shared.path(path).map(|path| path.tuple()).ok_or(Reason::NoCandidateTransports)?;
+        let trail = Trail::begin(reply.identity, Some(path), &policy, reply.policy_sequence, now, &mut shared.journal);
         let mut live = Self {
             record: Record::new(Side::Client, now),
             locator: reply.locator,
@@ -117,6 +120,7 @@ impl Live {
             sent: Traffic::default(),
             received: Traffic::default(),
             terms: Terms::default(),
+            trail,
             policy,
         };
         shared.events.push_back(ClientEvent::Connected {
@@ -238,12 +242,15 @@ impl Live {
         self.advance_attempt(shared, now);
         self.drive(shared, now);
         self.rekey(shared, now);
-        self.record.take_probation(now);
+        self.trail.drained(&mut shared.journal, now, false);
+        if self.record.take_probation(now) {
+            self.trail.recovery_complete(now, &mut shared.journal);
+        }
     }
 
     pub(super) fn next_timeout(&self, shared: &Shared, now: Time) -> Time {
         let mut next = self.record.next_deadline(&self.policy).min(self.recovery_timeout(now));
-        next = next.min(self.rekey_timeout(now));
+        next = next.min(self.rekey_timeout(now)).min(self.trail.drains_until());
         if self.ring.is_used_up() {
             next = now;
         }
@@ -320,6 +327,8 @@ impl Live {
 
     fn after(&mut self, shared: &mut Shared, transition: &Transition, now: Time) {
         self.last_reason = Some(transition.reason);
+        // While the health of the binding that was is still known.
+        self.record_transition(shared, transition);
         if transition.from == State::Attached {
             self.left_attached_at = now;
             self.heard_before_leaving = self.health.last_authentic();
@@ -351,7 +360,7 @@ impl Live {
             self.bound(shared, transition, now);
         }
         shared.events.push_back(ClientEvent::Transition { transition: *transition, path: self.active_path() });
-        self.policy_in_force(shared);
+        self.policy_in_force(shared, now);
         if !transition.to.is_live() {
             let (reason, detail) = (transition.reason, transition.detail);
             shared.events.push_back(ClientEvent::Terminated { reason, detail });

@@ -17,6 +17,7 @@ mod pulse;
 mod recovery;
 mod rekey;
 mod standby;
+mod trace;
 
 pub use self::core::{Client, ClientConfig};
 pub use event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};

@@ -45,7 +45,7 @@ impl Live {
         self.terms.sequence = update.sequence;
         self.terms.waiting = Some(Box::new(policy));
         if mode == ApplyMode::Strict {
-            self.policy_in_force(shared);
+            self.policy_in_force(shared, now);
         }
         // Told at once, so that no more copies come.
         self.next_heartbeat = now;
@@ -55,10 +55,11 @@ impl Live {
     }
 
     /// What waited is in force from now on: the step that made the transition was the last one under the old policy.
-    pub(super) fn policy_in_force(&mut self, shared: &mut Shared) {
+    pub(super) fn policy_in_force(&mut self, shared: &mut Shared, now: Time) {
         if let Some(policy) = self.terms.waiting.take() {
             self.policy = *policy;
             let (sequence, version) = (self.terms.sequence, self.policy.version);
+            self.trail.policy_changed(&self.policy, sequence, now, &mut shared.journal);
             shared.events.push_back(ClientEvent::PolicyChanged { sequence, version });
         }
     }

@@ -4,6 +4,7 @@ use super::candidates::Choice;
 use super::core::Shared;
 use super::event::ClientEvent;
 use super::live::Live;
+use crate::audit::Answer;
 use crate::health::is_quality;
 use crate::ident::TransportId;
 use crate::machine::{Input, NewBinding, State};
@@ -145,6 +146,7 @@ impl Live {
         let (nonce, rto) = (self.control_sent, shared.rto(path));
         shared.send(path, &packet);
         self.tried_any = true;
+        self.record_attempt(shared, nonce, &request, now);
         self.attempt = Some(Attempt { path, nonce, packet, cause, first_sent: now, rto, copies: 1 });
     }
 
@@ -204,7 +206,8 @@ impl Live {
             // No request outstanding with that nonce, or answered before (AR-1, lane R).
             return Err(Reason::ReplayDetected);
         };
-        let path = attempt.path;
+        let (path, cause) = (attempt.path, attempt.cause);
+        let single = attempt.copies == 1;
         if from != path {
             // RS-4: it goes to the new tuple only. What comes by another path says that the request went astray.
             return Err(Reason::WrongTransport);
@@ -222,8 +225,17 @@ impl Live {
         let binding = NewBinding { tuple, transport: path, validated: true };
         let (left_at, heard_at) = (self.left_attached_at, self.heard_before_leaving);
         self.known_epoch = self.known_epoch.max(ack.binding_epoch);
+        self.trail.answered(Answer {
+            candidate: path,
+            cause,
+            refusal: None,
+            detail: Reason::from_number(ack.detail),
+            round_trip: round_trip.filter(|_| single),
+            retry_after: None,
+        });
         let input = Input::ReattachValid { binding, granted_epoch: Some(ack.binding_epoch) };
         self.apply(shared, &[input], now);
+        self.settle_records(shared, now);
         if self.record.state() == State::Attached {
             shared.events.push_back(ClientEvent::Switched {
                 from: left,
@@ -262,6 +274,14 @@ impl Live {
             return Err(Reason::ReplayDetected);
         };
         shared.events.push_back(ClientEvent::Refused { reason: reject.reason, path: attempt.path });
+        self.trail.answered(Answer {
+            candidate: attempt.path,
+            cause: attempt.cause,
+            refusal: Some(reject.reason),
+            detail: None,
+            round_trip: (attempt.copies == 1).then(|| now.since(attempt.first_sent)),
+            retry_after: Some(Span::from_millis(u64::from(reject.retry_after_ms))),
+        });
         self.record.count_attempt();
         match reject.reason {
             Reason::StaleStateVersion => {
@@ -304,6 +324,7 @@ impl Live {
                 }
             }
         }
+        self.settle_records(shared, now);
         self.drive(shared, now);
         Ok(())
     }

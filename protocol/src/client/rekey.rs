@@ -166,6 +166,8 @@ impl Live {
         if let Some((reason, retry_after_ms)) = ack.status {
             self.rekeying.not_before = now + Span::from_millis(u64::from(retry_after_ms).max(1));
             self.rekeying.wish(init.trigger);
+            let retry_after = Span::from_millis(u64::from(retry_after_ms));
+            self.trail.rekey_denied(self.ring.epoch(), init.trigger, retry_after, now, &mut shared.journal);
             return Err(reason);
         }
         let shared_secret = if ack.next_epoch == init.next_epoch { secret.agree(&ack.ephemeral).ok() } else { None };
@@ -186,6 +188,7 @@ impl Live {
         if let Some(rekeyed) = self.ring.heard(key_epoch, self.policy.security.rekey_overlap, now) {
             self.record.mark_rekeyed(&self.policy, now);
             let (key_epoch, trigger) = (rekeyed.key_epoch, rekeyed.trigger);
+            self.trail.key_rotated(key_epoch, trigger, now, &mut shared.journal);
             shared.events.push_back(ClientEvent::Rekeyed { key_epoch, trigger });
         }
     }

@@ -11,7 +11,9 @@ use hashbrown::{HashMap, HashSet};
 
 use super::places::Places;
 use super::tombstones::Tombstones;
+use super::vigil::Vigil;
 use super::{AddressPool, Birth, EventKind, ResetKey, SessionEvent, Sources};
+use crate::audit::{self, Disclosure, LimitScope, PolicyAction};
 use crate::entropy::Entropy;
 use crate::handshake::{CookieJar, HelloReply, Opened, Responder, StaticSecret};
 use crate::ident::{Arrival, Locator, PublicKey, SLOT_COUNT, SessionIdentity, Slot, Tuple};
@@ -142,6 +144,9 @@ pub struct HandshakeDesk {
     /// Keys that an operator flagged (KY-10); configured clients only, so their number is bounded.
     pub(super) compromised: HashSet<PublicKey>,
     counters: ReasonCounters,
+    vigil: Vigil,
+    /// How often the policy of the gateway was replaced, from 1.
+    policy_sequence: u32,
 }
 
 impl HandshakeDesk {
@@ -166,6 +171,8 @@ impl HandshakeDesk {
             changes: VecDeque::new(),
             compromised: HashSet::new(),
             counters: ReasonCounters::default(),
+            vigil: Vigil::default(),
+            policy_sequence: 1,
             config,
         }
     }
@@ -173,6 +180,53 @@ impl HandshakeDesk {
     /// The key of the reset tokens, for the shards.
     pub fn reset_key(&self) -> ResetKey {
         self.reset_key.clone()
+    }
+
+    /// What the records of this gateway may disclose.
+    pub fn disclosure(&self) -> Disclosure {
+        Disclosure::new(self.config.secret.as_bytes(), &self.config.policy, self.policy_sequence)
+    }
+
+    /// Keeps audit records from now on: [`HandshakeDesk::poll_record`] gives them, and has to be asked.
+    pub fn keep_records(&mut self, now: Time) {
+        let disclosure = self.disclosure();
+        self.vigil.keep(disclosure, now);
+        self.vigil.policy(PolicyAction::Loaded, Reason::PolicyChanged, &self.config.policy, now);
+    }
+
+    /// Another policy is about to be in force, or one was refused. Shards hear of what may be disclosed from now on by
+    /// [`Shard::keep_records`](super::Shard::keep_records).
+    pub(super) fn record_policy(&mut self, now: Time, action: PolicyAction, in_force: &Policy) {
+        let mut reason = Reason::PolicyInvalid;
+        if action == PolicyAction::Changed {
+            reason = Reason::PolicyChanged;
+            self.policy_sequence = self.policy_sequence.saturating_add(1);
+            self.vigil.disclose(Disclosure::new(self.config.secret.as_bytes(), in_force, self.policy_sequence), now);
+        }
+        self.vigil.policy(action, reason, in_force, now);
+    }
+
+    /// The next audit record, if there is one: policy, refused handshakes, floods.
+    pub fn poll_record(&mut self) -> Option<audit::Record> {
+        self.vigil.poll()
+    }
+
+    /// Input that the driver itself refused, before it came to the desk or to a shard: RATE_LIMITED by that limiter, or
+    /// another reason.
+    pub fn refused_by_driver(&mut self, now: Time, peer: SocketAddr, packet: &[u8], reason: Reason, scope: LimitScope) {
+        self.vigil.refused(now, peer, packet, reason, Some((scope, Span::ZERO)));
+    }
+
+    /// Writes what has become due: summaries of records that were left out.
+    pub fn timeout(&mut self, now: Time) {
+        let under_load = self.is_under_load(now);
+        self.vigil.load(now, under_load, false);
+        self.vigil.summarise(now);
+    }
+
+    /// When [`HandshakeDesk::timeout`] has something to do.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.vigil.next_timeout()
     }
 
     /// Refusals by reason.
@@ -205,6 +259,7 @@ impl HandshakeDesk {
     pub fn hello(&mut self, now: Time, arrival: &Arrival, packet: &[u8]) -> Outcome {
         self.admit(now, arrival, packet).unwrap_or_else(|Refused { reason, reply }| {
             self.counters.count(reason);
+            self.vigil.refused(now, arrival.tuple.peer, packet, reason, None);
             Outcome { reply, refused: Some(reason), ..Outcome::default() }
         })
     }
@@ -269,7 +324,10 @@ impl HandshakeDesk {
             source.map_err(|_| silent(Reason::RateLimited))?;
             return Ok(Outcome { reply: entry.ack.clone(), ..Outcome::default() });
         }
-        if self.is_under_load(now) && !self.cookies.check(now, peer, &hello, self.entropy.as_mut()) {
+        let under_load = self.is_under_load(now);
+        let uncertain = under_load && !self.cookies.check(now, peer, &hello, self.entropy.as_mut());
+        self.vigil.load(now, under_load, uncertain);
+        if uncertain {
             let retry = source.is_ok().then(|| self.cookies.retry(now, peer, &hello, self.entropy.as_mut()));
             let reason = if hello.has_cookie() { Reason::CookieInvalid } else { Reason::CookieRequired };
             return Err(Refused { reason, reply: retry });
@@ -281,7 +339,7 @@ impl HandshakeDesk {
             return Err(silent(Reason::CapacityExceeded));
         }
         let opened = self.responder.open(&hello, |client| self.authorised(client)).map_err(silent)?;
-        self.accept(arrival, digest, opened)
+        self.accept(now, arrival, digest, opened)
     }
 
     /// The pre-shared key of a client that may connect, if it has one.
@@ -296,9 +354,10 @@ impl HandshakeDesk {
     }
 
     /// From here on the client is who it says: a refusal is told (HS-4).
-    fn accept(&mut self, arrival: &Arrival, digest: [u8; 16], opened: Opened) -> Result<Outcome, Refused> {
+    fn accept(&mut self, now: Time, arrival: &Arrival, digest: [u8; 16], opened: Opened) -> Result<Outcome, Refused> {
         let client = opened.client;
-        let Admitted { inner_index, replaces, fixation, policy, sources } = match self.admission(arrival, &opened) {
+        let Admitted { inner_index, replaces, fixation, policy, sources } = match self.admission(now, arrival, &opened)
+        {
             Ok(admitted) => admitted,
             Err(reason) => {
                 let reply = opened.refuse(reason, self.entropy.as_mut()).ok();
@@ -362,7 +421,7 @@ impl HandshakeDesk {
     }
 
     /// Counter, capacity, policy and address of an authenticated client, in the order of HS-3.
-    fn admission(&mut self, arrival: &Arrival, opened: &Opened) -> Result<Admitted, Reason> {
+    fn admission(&mut self, now: Time, arrival: &Arrival, opened: &Opened) -> Result<Admitted, Reason> {
         let client = opened.client;
         if self.suspended {
             return Err(Reason::PolicyInvalid);
@@ -387,6 +446,7 @@ impl HandshakeDesk {
         };
         if fixation.is_some() {
             self.counters.count(Reason::SecSessionFixationAttempt);
+            self.vigil.fixation(now, arrival.tuple.peer);
         }
         let limits = &self.config.policy.limits;
         let freed = u32::from(replaces.is_some());

@@ -27,6 +27,8 @@ mod shard;
 mod sources;
 mod standby;
 mod tombstones;
+mod trace;
+mod vigil;
 
 pub use birth::Birth;
 pub use desk::{ClientEntry, DeskConfig, HandshakeDesk, Outcome};

@@ -52,6 +52,9 @@ impl Session {
 
     /// T20: nobody else may go on under that key, and whoever holds it is told nothing.
     pub(super) fn compromised(&mut self, evidence: CompromiseEvidence, context: &mut Context<'_>) {
+        if evidence == CompromiseEvidence::Operator {
+            self.trail.flagged();
+        }
         self.emit(EventKind::CompromiseSuspected { evidence }, context);
         self.apply(&[Input::SecurityFailure], context);
     }

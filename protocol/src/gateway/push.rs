@@ -140,6 +140,7 @@ impl Session {
     fn put_in_force(&mut self, policy: Arc<Policy>, context: &mut Context<'_>) {
         self.policy = policy.clone();
         let sequence = self.push.sequence;
+        self.trail.policy_changed(&policy, sequence, context.now, &mut context.outbox.journal);
         self.emit(EventKind::PolicyChanged { sequence, policy, in_force: true }, context);
     }
 

@@ -62,6 +62,7 @@ impl Session {
                 // C10: one step, whole or not at all (INV-13).
                 match reattach(&mut self.record, binding, &self.policy, now) {
                     Ok(mut transitions) => {
+                        self.record_grant(header, &request, context);
                         self.moved(arrival, received);
                         let detail = transitions.last_mut().and_then(|commit| {
                             let better = (request.cause == Cause::Quality).then_some(Reason::PreferredPathChanged);
@@ -71,6 +72,7 @@ impl Session {
                         for transition in &transitions {
                             self.after(transition, context);
                         }
+                        self.settle_records(context);
                         self.acknowledge(header, digest, arrival, detail, context)
                     }
                     Err(refusal) => {
@@ -78,11 +80,11 @@ impl Session {
                             Reason::SwitchRateLimited => Reason::SwitchRateLimited,
                             _ => Reason::AtomicityFailed,
                         };
-                        Err(self.deny(header, digest, arrival, reason.into(), context))
+                        Err(self.deny(header, digest, arrival, &request, reason.into(), context))
                     }
                 }
             }
-            Err(denied) => Err(self.deny(header, digest, arrival, denied, context)),
+            Err(denied) => Err(self.deny(header, digest, arrival, &request, denied, context)),
         }
     }
 
@@ -179,10 +181,12 @@ impl Session {
         header: &Header,
         digest: [u8; 16],
         arrival: &Arrival,
+        request: &ReattachRequest,
         denied: Denied,
         context: &mut Context<'_>,
     ) -> Reason {
         let Denied { reason, retry_after } = denied;
+        self.record_denial(header, request, &arrival.tuple, (reason, retry_after), context);
         // RS-7: the epoch that the client lost, also while nothing is bound.
         let active = self.record.active().map_or(TransportId::NONE, |binding| binding.transport);
         let current = (reason == Reason::StaleStateVersion).then(|| (self.record.epoch(), active));
@@ -197,12 +201,14 @@ impl Session {
         let packet = self.seal_control(&reject);
         self.remember(header, digest, arrival, Some(packet.clone()));
         if let Err(limit) = self.reply(arrival, packet, context) {
+            self.settle_records(context);
             return limit;
         }
         self.emit(EventKind::Refused { message: header.kind, reason, tuple: arrival.tuple }, context);
         if let Some(input) = self.consequence(reason) {
             self.apply(&[input], context);
         }
+        self.settle_records(context);
         reason
     }
 

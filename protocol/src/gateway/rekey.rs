@@ -37,19 +37,24 @@ impl Session {
         }
         self.health.heard(context.now);
         self.credit_unvalidated(&arrival.tuple, received);
-        let (ack, refused) = match self.agree(header.counter, &init, context) {
-            Ok(ack) => (ack, false),
+        let (ack, denied) = match self.agree(header.counter, &init, context) {
+            Ok(ack) => (ack, None),
             Err(retry_after) => {
                 // Rounded up: a client that comes back then must not be too early.
                 let wait = u32::try_from(retry_after.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX);
                 let status = Some((Reason::RekeyDenied, wait));
-                (RekeyAck { echo: header.counter, next_epoch: init.next_epoch, ephemeral: [0; 32], status }, true)
+                (
+                    RekeyAck { echo: header.counter, next_epoch: init.next_epoch, ephemeral: [0; 32], status },
+                    Some(retry_after),
+                )
             }
         };
         let packet = self.seal_control(&ack);
         self.remember(header, digest, arrival, Some(packet.clone()));
         self.reply(arrival, packet, context)?;
-        if refused {
+        if let Some(retry_after) = denied {
+            let journal = &mut context.outbox.journal;
+            self.trail.rekey_denied(self.ring.epoch(), init.trigger, retry_after, context.now, journal);
             let (message, reason) = (header.kind, Reason::RekeyDenied);
             self.emit(EventKind::Refused { message, reason, tuple: arrival.tuple }, context);
             return Err(reason);
@@ -81,6 +86,8 @@ impl Session {
     pub(super) fn heard_under(&mut self, key_epoch: u8, context: &mut Context<'_>) {
         if let Some(rekeyed) = self.ring.heard(key_epoch, self.policy.security.rekey_overlap, context.now) {
             self.record.mark_rekeyed(&self.policy, context.now);
+            let journal = &mut context.outbox.journal;
+            self.trail.key_rotated(rekeyed.key_epoch, rekeyed.trigger, context.now, journal);
             self.emit(EventKind::Rekeyed { key_epoch: rekeyed.key_epoch, trigger: rekeyed.trigger }, context);
         }
     }

@@ -6,13 +6,16 @@ use hashbrown::HashMap;
 
 use super::desk::{ClientEntry, HandshakeDesk};
 use super::push::PolicyChange;
+use crate::audit::PolicyAction;
 use crate::ident::{Locator, PublicKey};
 use crate::policy::Policy;
+use crate::time::Time;
 
 impl HandshakeDesk {
     /// Puts a valid policy and a list of clients in force, at once for limits and new sessions (RL-3, RL-6). What it means
     /// for each running session comes from [`HandshakeDesk::poll_change`].
-    pub fn reload(&mut self, policy: Arc<Policy>, clients: HashMap<PublicKey, ClientEntry>) {
+    pub fn reload(&mut self, now: Time, policy: Arc<Policy>, clients: HashMap<PublicKey, ClientEntry>) {
+        self.record_policy(now, PolicyAction::Changed, &policy);
         let limits = &policy.limits;
         self.sources.set_limits(limits.handshakes_per_source, limits.source_table_entries as usize);
         self.cookies.set_rotation(limits.cookie_rotate);
@@ -30,7 +33,9 @@ impl HandshakeDesk {
 
     /// A policy that was to be loaded is invalid: until a valid one is, no session is made (RL-2, POLICY_INVALID). Those
     /// that run keep theirs.
-    pub const fn suspend(&mut self) {
+    pub fn suspend(&mut self, now: Time) {
+        let in_force = Arc::clone(&self.config.policy);
+        self.record_policy(now, PolicyAction::Refused, &in_force);
         self.suspended = true;
     }
 

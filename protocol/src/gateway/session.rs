@@ -10,10 +10,11 @@ use super::freshness::{ClockOffset, difference_ms};
 use super::hint::Hints;
 use super::lanes::LastMutation;
 use super::push::Push;
-use super::shard::{Context, Inner};
+use super::shard::{Context, Inner, Outbox};
 use super::sources::Sources;
 use super::standby::StandbyTable;
 use super::{Birth, SessionKey};
+use crate::audit::Trail;
 use crate::health::{Measurement, PathHealth, RoundTrips, Rtt, is_quality};
 use crate::ident::{Arrival, Locator, PublicKey, Tuple};
 use crate::key_ring::KeyRing;
@@ -30,6 +31,8 @@ use crate::wire::{self, Header};
 const AMPLIFICATION_FACTOR: u64 = 3;
 /// Shortest inner packet: an IPv4 header.
 const INNER_MIN: usize = 20;
+/// Sequence of the policy that a session is born with.
+const FIRST_POLICY: u32 = 1;
 
 /// Where a sealed DATA packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +48,8 @@ pub struct Outbound {
 /// Packets and bytes of DATA in one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
-    packets: u64,
-    bytes: u64,
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
 }
 
 pub(super) struct Session {
@@ -85,15 +88,17 @@ pub(super) struct Session {
     told_used_up: bool,
     pub(super) route: u32,
     pub(super) queue: u16,
-    received: Traffic,
-    sent: Traffic,
+    pub(super) received: Traffic,
+    pub(super) sent: Traffic,
     last_reason: Option<Reason>,
+    pub(super) trail: Trail,
 }
 
 impl Session {
-    pub(super) fn new(birth: Birth, limits: KeyLimits, now: Time) -> Self {
+    pub(super) fn new(birth: Birth, limits: KeyLimits, now: Time, outbox: &mut Outbox) -> Self {
         let policy = birth.policy;
         let window = policy.security.data_replay_window as usize;
+        let trail = Trail::begin(birth.identity, None, &policy, FIRST_POLICY, now, &mut outbox.journal);
         Self {
             record: Record::new(Side::Gateway, now),
             locator: birth.locator,
@@ -126,6 +131,7 @@ impl Session {
             last_reason: None,
             push: Push::default(),
             sources: birth.sources,
+            trail,
             policy,
         }
     }
@@ -153,6 +159,8 @@ impl Session {
             // DATA on the active tuple carries the current epoch: it validates as well (PV-3).
             self.credit_unvalidated(&arrival.tuple, received_bytes);
             self.validate(self.record.epoch(), context);
+        } else {
+            self.trail.late_packet();
         }
         if inner_len < INNER_MIN {
             return Err(Reason::InnerSourceInvalid);
@@ -188,7 +196,9 @@ impl Session {
         self.review(context);
         self.repeat_hint(context);
         self.repeat_policy(context);
+        self.trail.drained(&mut context.outbox.journal, now, false);
         if self.record.take_probation(now) {
+            self.trail.recovery_complete(now, &mut context.outbox.journal);
             self.emit(EventKind::RecoveryComplete { epoch: self.record.epoch() }, context);
         }
     }
@@ -203,6 +213,7 @@ impl Session {
         if self.has_candidate(now) {
             next = next.min(self.record.earliest_start(&self.policy, now));
         }
+        next = next.min(self.trail.drains_until());
         // Never in the past: a due timer whose guard does not hold must not spin.
         next.max(now + Span::from_millis(crate::time::TICK_MS))
     }
@@ -243,6 +254,8 @@ impl Session {
     /// What follows from one transition: fresh health and counts for a fresh binding, an event for each (INV-08).
     pub(super) fn after(&mut self, transition: &Transition, context: &mut Context<'_>) {
         self.last_reason = Some(transition.reason);
+        // While the health of the binding that was is still known.
+        self.record_transition(transition, context);
         if matches!(transition.id, TransitionId::T01 | TransitionId::T11) {
             self.health = PathHealth::new(transition.epoch, context.now);
             self.rtt = Rtt::default();

@@ -10,8 +10,8 @@ use slab::Slab;
 use super::event::{Reply, SessionEvent, SessionView};
 use super::session::{Outbound, Session};
 use super::{AddressPool, Birth, EventKind, ResetKey};
+use crate::audit::{self, Disclosure, Journal, Refused};
 use crate::entropy::Entropy;
-
 use crate::ident::{Arrival, Locator};
 use crate::keys::KeyLimits;
 use crate::limits::Bucket;
@@ -66,6 +66,7 @@ pub(super) struct Context<'a> {
 pub(super) struct Outbox {
     pub(super) replies: VecDeque<Reply>,
     pub(super) events: VecDeque<SessionEvent>,
+    pub(super) journal: Journal,
 }
 
 struct Slot {
@@ -111,6 +112,7 @@ impl Shard {
             outbox: Outbox {
                 replies: VecDeque::with_capacity(OUTBOX_CAPACITY),
                 events: VecDeque::with_capacity(OUTBOX_CAPACITY),
+                journal: Journal::default(),
             },
             entropy,
             resets: Bucket::full(config.resets, now),
@@ -125,6 +127,12 @@ impl Shard {
         self.key_limits = self.key_limits.lower_of(limits);
     }
 
+    /// Keeps audit records from now on: [`Shard::poll_record`] gives them, and has to be asked. Called again, it only
+    /// changes what they disclose.
+    pub fn keep_records(&mut self, now: Time, disclosure: Disclosure) {
+        self.outbox.journal.keep(disclosure, now);
+    }
+
     /// Takes over a session in BIRTH. A locator that is already known is a defect of ours: refused, never replaced
     /// (INV-03), and told, so that what was reserved for it is freed.
     pub fn birth(&mut self, now: Time, birth: Birth) {
@@ -136,7 +144,7 @@ impl Shard {
             self.outbox.events.push_back(SessionEvent { locator, client: birth.client, kind });
             return;
         }
-        let session = Session::new(birth, self.key_limits, now);
+        let session = Session::new(birth, self.key_limits, now, &mut self.outbox);
         let key = SessionKey(self.sessions.insert(Slot { session, scheduled: Time::NEVER }) as u32);
         self.by_locator.insert(locator, key);
         self.with(now, key, |session, context| session.emit(EventKind::Created, context));
@@ -150,6 +158,7 @@ impl Shard {
         let result = self.try_data_in(now, arrival, packet);
         if let Err(reason) = result {
             self.counters.count(reason);
+            self.record_refusal(now, arrival, packet, reason);
         }
         result
     }
@@ -184,6 +193,7 @@ impl Shard {
         let result = self.try_control_in(now, arrival, packet);
         if let Err(reason) = result {
             self.counters.count(reason);
+            self.record_refusal(now, arrival, packet, reason);
         }
         result
     }
@@ -191,6 +201,7 @@ impl Shard {
     /// Runs every timer that is due.
     pub fn timeout(&mut self, now: Time) {
         self.repeat_farewells(now);
+        self.outbox.journal.summarise(now);
         while let Some(Reverse((at, locator))) = self.timers.peek().copied() {
             if at > now {
                 break;
@@ -212,7 +223,7 @@ impl Shard {
     pub fn next_timeout(&self) -> Option<Time> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let farewell = self.farewells.front().map(|farewell| farewell.at);
-        timer.into_iter().chain(farewell).min()
+        timer.into_iter().chain(farewell).chain(self.outbox.journal.next_summary()).min()
     }
 
     /// A control packet to send, if there is one.
@@ -223,6 +234,11 @@ impl Shard {
     /// Something that happened, if anything did.
     pub fn poll_event(&mut self) -> Option<SessionEvent> {
         self.outbox.events.pop_front()
+    }
+
+    /// The next audit record, if there is one.
+    pub fn poll_record(&mut self) -> Option<audit::Record> {
+        self.outbox.journal.poll()
     }
 
     /// Ends one session at this end and tells its client why (T19). SESSION_REPLACED ends it as by its peer (T24, HS-8).
@@ -366,7 +382,7 @@ impl Shard {
         }
         if after == State::Terminated {
             let farewell = slot.session.farewell.take();
-            self.remove(key);
+            self.remove(now, key);
             if let Some(reply) = farewell {
                 self.outbox.replies.push_back(reply.clone());
                 self.farewells.push_back(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
@@ -391,7 +407,7 @@ impl Shard {
     }
 
     /// Takes a terminated session out; its keys go with it (INV-10, KY-9).
-    fn remove(&mut self, key: SessionKey) {
+    fn remove(&mut self, now: Time, key: SessionKey) {
         let session = self.sessions.remove(key.0 as usize).session;
         leave(&mut self.by_peer, session.peer(), key);
         self.by_locator.remove(&session.locator);
@@ -400,6 +416,27 @@ impl Shard {
         {
             *entry = None;
         }
+        let (trail, totals) = session.bury(now);
+        trail.end(&totals, now, &mut self.outbox.journal);
+    }
+
+    /// Input was refused: a security record, with the session that it claims to be of.
+    #[cold]
+    fn record_refusal(&mut self, now: Time, arrival: &Arrival, packet: &[u8], reason: Reason) {
+        // The header is read, never written: it is as it came.
+        let header = Header::parse(packet).ok();
+        let refused = Refused {
+            reason,
+            message: MessageType::of(packet).ok(),
+            marker: header.map_or(0, |header| header.counter),
+            peer: arrival.tuple.peer,
+            limit: None,
+        };
+        let (sessions, by_locator) = (&self.sessions, &self.by_locator);
+        self.outbox.journal.refused(now, &refused, || {
+            let key = by_locator.get(&header?.locator)?;
+            sessions.get(key.0 as usize).map(|slot| slot.session.audit_context(&arrival.tuple))
+        });
     }
 
     fn repeat_farewells(&mut self, now: Time) {

@@ -73,6 +73,11 @@ impl StandbyTable {
         self.0.iter().any(|entry| entry.validated && Some(entry.transport) != active)
     }
 
+    /// Validated paths.
+    pub(super) fn validated(&self) -> usize {
+        self.0.iter().filter(|entry| entry.validated).count()
+    }
+
     /// Forgets what was not seen for that long (SP-2).
     pub(super) fn expire(&mut self, ttl: Span, now: Time) {
         self.0.retain(|entry| now.since(entry.seen) < ttl);

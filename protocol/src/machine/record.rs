@@ -157,6 +157,11 @@ impl Record {
         self.transportless_since
     }
 
+    /// When RECOVERING must be left (T12); [`Time::NEVER`] elsewhere.
+    pub const fn deadline(&self) -> Time {
+        self.deadline
+    }
+
     /// Reattach attempts in this stay in RECOVERING.
     pub const fn attempts(&self) -> u16 {
         self.attempts
