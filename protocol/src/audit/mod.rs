@@ -22,6 +22,8 @@ mod outer;
 mod page;
 mod record;
 mod refusal;
+#[cfg(test)]
+mod tests;
 mod trail;
 mod value;
 
