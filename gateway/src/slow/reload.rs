@@ -7,6 +7,7 @@ use jumpgate_protocol::reason::Reason;
 
 use super::SlowPath;
 use crate::admin::Answer;
+use crate::clock;
 use crate::config::Config;
 use crate::handover::Command;
 use crate::run::resets_share;
@@ -21,7 +22,7 @@ impl SlowPath {
         let config = match Config::read(&self.parts.config.file) {
             Ok(config) => config,
             Err(error) => {
-                self.parts.desk.suspend();
+                self.parts.desk.suspend(clock::now());
                 self.counters.count(Reason::PolicyInvalid);
                 let (problem, cure) = (error.place_and_problem(), error.cure);
                 tracing::error!(
@@ -48,7 +49,7 @@ impl SlowPath {
         let parts = &mut self.parts;
         let policy = Arc::new(config.policy.clone());
         let clients = config.clients.iter().map(|client| (client.public_key, client.entry())).collect();
-        parts.desk.reload(Arc::clone(&policy), clients);
+        parts.desk.reload(clock::now(), Arc::clone(&policy), clients);
         parts.filter.set_limits(&policy.limits);
         parts.roster.reload(&config.clients, policy.observability.record_outer_addresses);
         let resets = resets_share(&policy, self.owners.count());
