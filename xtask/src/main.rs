@@ -96,6 +96,13 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Explore every run of the protocol code within bounds, or hunt mutants; arguments go to jumpgate-model, --help too
+    #[command(disable_help_flag = true)]
+    Model {
+        /// Passed on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Say whether this machine can run the gateway, one line for each question, with the cure
     Doctor {
         /// Interfaces to look at; all Ethernet devices if none is given
@@ -133,6 +140,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Bench { arguments } => return run::bench(&arguments),
         Task::Sim { arguments } => return run::package("jumpgate-sim", &arguments),
         Task::Fuzz { target, seconds, keep } => fuzz::run(target.as_deref(), seconds, keep)?,
+        Task::Model { arguments } => return run::package("jumpgate-model", &arguments),
         Task::Doctor { interfaces } => return doctor::run(&interfaces),
         Task::Docs { check } => docs::run(check)?,
     }

@@ -10,6 +10,8 @@
 //! Only this module can write a [`Record`]: its fields are private, so the compiler holds INV-07 and SM-02.
 
 mod input;
+#[cfg(test)]
+mod properties;
 mod record;
 mod run;
 mod state;

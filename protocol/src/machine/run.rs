@@ -129,6 +129,10 @@ pub fn reattach(record: &mut Record, binding: NewBinding, policy: &Policy, now: 
     }
     let valid = Input::ReattachValid { binding, granted_epoch: None };
     let (after, transition) = step(&draft, &valid, policy, now)?;
+    if transition.id != TransitionId::T11 {
+        // SM-19: the versions run out within the chain. The next transition of the record itself ends it.
+        return Err(Refusal(Reason::InvariantViolation));
+    }
     done.push(transition);
     *record = after;
     Ok(done)
