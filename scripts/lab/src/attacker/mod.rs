@@ -9,4 +9,4 @@ mod member;
 mod wire;
 
 pub(crate) use member::{Answer, Member, Target, hello, request, reseal_gate};
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Overheard, Wire};

@@ -22,6 +22,17 @@ const LISTEN_BUFFER: usize = 32 << 20;
 /// Longest frame of the link: an MTU of 1500, Ethernet and two VLAN tags.
 const FRAME_LEN: usize = 2_048;
 
+/// A datagram on the gateway's link.
+#[derive(Debug)]
+pub(crate) struct Overheard {
+    /// Whether the gateway sent it; else it is for the gateway.
+    pub(crate) from_gateway: bool,
+    /// Its receiver.
+    pub(crate) to: SocketAddr,
+    /// What it carries.
+    pub(crate) payload: Vec<u8>,
+}
+
 /// The attacker's place on the gateway's link.
 pub(crate) struct Wire {
     sender: Socket,
@@ -85,8 +96,8 @@ impl Wire {
         Ok(count)
     }
 
-    /// What the gateway sent on its link since the last look, datagram by datagram: receiver and payload.
-    pub(crate) fn overheard(&self) -> Result<Vec<(SocketAddr, Vec<u8>)>> {
+    /// What passed on the gateway's link since the last look, datagram by datagram.
+    pub(crate) fn overheard(&self) -> Result<Vec<Overheard>> {
         let mut heard = Vec::new();
         let mut buffer = [0; FRAME_LEN];
         loop {
@@ -96,12 +107,18 @@ impl Wire {
                 Err(error) => return Err(error).context("listening on the gateway's link"),
             };
             let frame = &buffer[..len];
-            if frame.get(6..12) == Some(&self.gateway_mac)
-                && let Some((to, payload)) = frame::datagram(frame)
-            {
-                heard.push((to, payload.to_vec()));
+            if let Some((to, payload)) = frame::datagram(frame) {
+                let from_gateway = frame.get(6..12) == Some(&self.gateway_mac);
+                heard.push(Overheard { from_gateway, to, payload: payload.to_vec() });
             }
         }
+    }
+
+    /// Of that, what the gateway sent.
+    pub(crate) fn answers(&self) -> Result<Vec<Overheard>> {
+        let mut heard = self.overheard()?;
+        heard.retain(|datagram| datagram.from_gateway);
+        Ok(heard)
     }
 }
 

@@ -13,7 +13,7 @@ use jumpgate_protocol::wire::{Cause, MessageType};
 
 use super::Test;
 use super::arena::{Arena, MALLORY, forged_source, socket_at};
-use crate::attacker::{Answer, Member, frame, hello, request};
+use crate::attacker::{Answer, Member, Overheard, frame, hello, request};
 use crate::topology::{FORGED, Lab};
 
 pub(super) const TESTS: &[Test] = &[
@@ -63,12 +63,12 @@ fn handshakes(lab: &Lab) -> Result<()> {
             }
         })
     };
-    let _ = arena.wire.overheard()?;
+    let _ = arena.wire.answers()?;
     let sent = flood()?;
     watch.counts(Reason::CookieRequired.name(), 100)?;
     thread::sleep(Duration::from_millis(300));
     let mut answered = 0_usize;
-    for (to, payload) in arena.wire.overheard()? {
+    for Overheard { to, payload, .. } in arena.wire.answers()? {
         if to.ip().to_string().starts_with("198.1") {
             ensure!(payload[0] == MessageType::HelloRetry as u8, "a stranger got message type {:#x}", payload[0]);
             ensure!(payload.len() < length, "an answer of {} bytes", payload.len());

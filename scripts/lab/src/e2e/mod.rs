@@ -12,6 +12,7 @@ mod jumps;
 mod lifecycle;
 mod malformed;
 mod network;
+mod quality;
 mod rekey;
 mod replay;
 mod sessions;
@@ -46,6 +47,7 @@ const SIDE_BY_SIDE: &[&[Test]] = &[
     sessions::TESTS,
     jumps::TESTS,
     deaths::TESTS,
+    quality::TESTS,
     rekey::TESTS,
     steering::TESTS,
     strangers::TESTS,

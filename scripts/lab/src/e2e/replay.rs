@@ -84,7 +84,7 @@ fn race(lab: &Lab) -> Result<()> {
         Ok(lab.relay.counters()?[LTE.path].up.withheld > 0)
     })?;
     let copy = lab.relay.captured(LTE.path, Direction::Up)?.remove(0).payload.0;
-    let _ = arena.wire.overheard()?;
+    let _ = arena.wire.answers()?;
     let attacker = attacker()?;
     arena.wire.send_datagram(attacker, arena.endpoint(), &copy)?;
 
@@ -101,7 +101,7 @@ fn race(lab: &Lab) -> Result<()> {
     tunnel.probe_flows()?;
     // PV-2: three times the request that came from there, and only messages that cannot be read without the keys.
     let sent: usize =
-        arena.wire.overheard()?.iter().filter(|(to, _)| *to == attacker).map(|(_, payload)| payload.len()).sum();
+        arena.wire.answers()?.iter().filter(|answer| answer.to == attacker).map(|answer| answer.payload.len()).sum();
     ensure!(sent <= 3 * copy.len(), "{sent} bytes went to an unvalidated binding for {} bytes", copy.len());
     let outcome = if sent > 0 || stolen { "bound for a moment" } else { "never bound" };
     lab.note(format!("the attacker was {outcome} and got {sent} bytes for {} of its own", copy.len()));

@@ -14,7 +14,7 @@ use jumpgate_protocol::wire::{HELLO_LEN, MessageType};
 use super::Test;
 use super::arena::{Arena, MALLORY, Watch, forged_source, socket_at};
 use super::tunnel::Ends;
-use crate::attacker::{Member, hello, request, reseal_gate};
+use crate::attacker::{Member, Overheard, hello, request, reseal_gate};
 use crate::programs::{Client, Gateway};
 use crate::relay::Direction;
 use crate::topology::{FORGED, Lab, WIFI};
@@ -183,7 +183,7 @@ fn strange_packets(arena: &Arena<'_>, watch: &Watch<'_>) -> Result<Vec<(String, 
 fn amplification(lab: &Lab) -> Result<()> {
     let arena = Arena::open(lab, "")?;
     let watch = arena.watch()?;
-    let _ = arena.wire.overheard()?;
+    let _ = arena.wire.answers()?;
     let mut asked: BTreeMap<SocketAddr, (String, usize)> = BTreeMap::new();
     for (number, (what, packet)) in strange_packets(&arena, &watch)?.into_iter().enumerate() {
         let source = forged_source(u32::try_from(number)?);
@@ -192,7 +192,7 @@ fn amplification(lab: &Lab) -> Result<()> {
     }
     thread::sleep(Duration::from_millis(500));
     let mut answers: BTreeMap<SocketAddr, Vec<Vec<u8>>> = BTreeMap::new();
-    for (to, payload) in arena.wire.overheard()? {
+    for Overheard { to, payload, .. } in arena.wire.answers()? {
         if asked.contains_key(&to) {
             answers.entry(to).or_default().push(payload);
         }

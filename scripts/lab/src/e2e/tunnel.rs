@@ -26,6 +26,7 @@ const fn path(delay_ms: f64) -> Profile {
     Profile {
         loss: 0.0,
         burst: None,
+        loss_only: None,
         delay_ms,
         jitter_ms: 0.0,
         reorder: 0.0,

@@ -13,6 +13,8 @@ pub struct Profile {
     pub loss: f64,
     /// Loss in bursts.
     pub burst: Option<Burst>,
+    /// Only datagrams that begin with this byte are lost, by chance or in bursts; all, if absent.
+    pub loss_only: Option<u8>,
     /// One-way delay.
     pub delay_ms: f64,
     /// Most that a frame's delay may differ from `delay_ms`. Frames keep their order.
@@ -88,19 +90,21 @@ impl Impairment {
         self.profile = profile;
     }
 
-    /// Decides about a frame of `len` bytes that arrives at `now`, in microseconds.
-    pub(crate) fn decide(&mut self, now: u64, len: usize) -> Fate {
+    /// Decides about a frame of `len` bytes that arrives at `now`, in microseconds. `kind` is the first byte of its
+    /// datagram, if it holds one.
+    pub(crate) fn decide(&mut self, now: u64, len: usize, kind: Option<u8>) -> Fate {
         if self.profile.blackhole {
             return Fate::Lost(Lost::Blackhole);
         }
-        if let Some(burst) = self.profile.burst {
+        let may_be_lost = self.profile.loss_only.is_none() || self.profile.loss_only == kind;
+        if let Some(burst) = self.profile.burst.filter(|_| may_be_lost) {
             let turn = if self.in_burst { burst.end } else { burst.begin };
             self.in_burst ^= self.chance(turn);
             if self.in_burst {
                 return Fate::Lost(Lost::Burst);
             }
         }
-        if self.chance(self.profile.loss) {
+        if may_be_lost && self.chance(self.profile.loss) {
             return Fate::Lost(Lost::Chance);
         }
         let Some(sent) = self.pass_bottleneck(now, len) else {
@@ -158,7 +162,7 @@ mod tests {
 
     fn fates(profile: Profile, seed: u64) -> Vec<Fate> {
         let mut impairment = Impairment::new(profile, seed);
-        (0..FRAMES as u64).map(|number| impairment.decide(number * 100, 1_000)).collect()
+        (0..FRAMES as u64).map(|number| impairment.decide(number * 100, 1_000, None)).collect()
     }
 
     fn arrivals(fates: &[Fate]) -> Vec<u64> {
@@ -241,8 +245,18 @@ mod tests {
     #[test]
     fn a_black_hole_swallows_everything_until_it_is_lifted() {
         let mut impairment = Impairment::new(Profile { blackhole: true, ..Profile::default() }, SEED);
-        assert_eq!(impairment.decide(0, 100), Fate::Lost(Lost::Blackhole));
+        assert_eq!(impairment.decide(0, 100, None), Fate::Lost(Lost::Blackhole));
         impairment.set(Profile::default());
-        assert_eq!(impairment.decide(5, 100), Fate::Delivered { at: 5, copy_at: None, flip: None });
+        assert_eq!(impairment.decide(5, 100, None), Fate::Delivered { at: 5, copy_at: None, flip: None });
+    }
+
+    #[test]
+    fn what_may_not_be_lost_is_not_lost() {
+        let profile = Profile { loss: 1.0, loss_only: Some(0x15), ..Profile::default() };
+        let mut path = Impairment::new(profile, 1);
+        assert_eq!(path.decide(0, 100, Some(0x15)), Fate::Lost(Lost::Chance));
+        for spared in [Some(0x16), None] {
+            assert!(matches!(path.decide(0, 100, spared), Fate::Delivered { .. }));
+        }
     }
 }

@@ -151,14 +151,16 @@ impl Lane {
     }
 
     fn arrive(&mut self, now: u64, frame: &mut [u8], deliver: &mut impl FnMut(&[u8]) -> bool) {
+        let mut kind = None;
         if let Some(datagram) = Datagram::find(frame) {
+            kind = datagram.payload(frame).first().copied();
             self.remember(&datagram, frame);
             if self.captures(&datagram, frame) {
                 self.counters.withheld += 1;
                 return;
             }
         }
-        match self.impairment.decide(now, frame.len()) {
+        match self.impairment.decide(now, frame.len(), kind) {
             Fate::Lost(Lost::Chance | Lost::Burst) => self.counters.lost += 1,
             Fate::Lost(Lost::Queue) => self.counters.queue_full += 1,
             Fate::Lost(Lost::Blackhole) => self.counters.blackholed += 1,
