@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use arrayvec::ArrayVec;
+use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::client::ClientEvent;
 use jumpgate_protocol::gateway::{EventKind, SessionEvent};
 use jumpgate_protocol::ident::{Arrival, Locator, TransportId, Tuple};
@@ -14,6 +15,7 @@ use jumpgate_protocol::wire::{Header, MessageType};
 use crate::check::{Incoming, Safety, Work};
 use crate::net::Passage;
 use crate::oracle::{Sealer, fingerprint};
+use crate::records::Writer;
 use crate::world::{Happening, World, gateway_address};
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
     fn desk_receives(&mut self, arrival: &Arrival, packet: &[u8], forged: bool) {
         let (known, from) = (self.desk.len(), arrival.tuple.peer);
         let outcome = self.desk.hello(self.now, arrival, packet);
+        self.flush_desk();
         if forged && (outcome.birth.is_some() || self.desk.len() != known) {
             self.checker.violated(self.now, Safety::Other, "INV-37: a HELLO_INIT with a wrong gate MAC was kept");
         }
@@ -167,6 +170,9 @@ impl World {
         while let Some(reply) = self.shards[worker].poll_reply() {
             self.deliver_to_peer(reply.tuple.peer, &reply.packet);
         }
+        while let Some(record) = self.shards[worker].poll_record() {
+            self.recorded(Writer::Worker(worker), record);
+        }
     }
 
     fn gateway_event(&mut self, worker: usize, event: &SessionEvent) {
@@ -212,6 +218,9 @@ impl World {
         while let Some(transmit) = self.clients[index].client.poll_transmit() {
             self.transmit(index, transmit.path.0, transmit.packet);
         }
+        while let Some(record) = self.clients[index].client.poll_record() {
+            self.recorded(Writer::Client(index), record);
+        }
         let entry = &mut self.clients[index];
         if let Some(next) = entry.client.next_timeout(local) {
             let next = entry.clock.until(next, now);
@@ -219,6 +228,18 @@ impl World {
                 entry.timer = next;
                 self.queue.plan(next, Happening::ClientTimer { client: index });
             }
+        }
+    }
+
+    pub(crate) fn flush_desk(&mut self) {
+        while let Some(record) = self.desk.poll_record() {
+            self.recorded(Writer::Desk, record);
+        }
+    }
+
+    fn recorded(&mut self, writer: Writer, record: Record) {
+        for words in self.records.take(writer, record) {
+            self.checker.violated(self.now, Safety::Other, &words);
         }
     }
 

@@ -9,6 +9,7 @@
 //! | `operator` | what an operator does at the gateway |
 //! | `exchange` | how packets and timers reach the protocol, and pass the checkers on their way |
 //! | `check` | [`Checker`]: the invariants, after every step |
+//! | `records` | [`Records`]: the audit records of both ends, followed session by session |
 //! | `oracle` | nonces, copies, amplification: judged by the packets alone |
 //! | `churn` | [`Churn`]: a script that throws everything at many clients |
 //! | `cells` | [`Cells`]: one large run as several gateways side by side |
@@ -24,6 +25,7 @@ mod net;
 mod operator;
 mod oracle;
 mod queue;
+mod records;
 mod world;
 
 pub use cells::Cells;
@@ -31,4 +33,5 @@ pub use check::{Checker, Incoming, Safety, SafetyCounters, Work};
 pub use churn::{Churn, Outcome, Pace, Watch};
 pub use net::{Burst, Dice, Flap, Impairment, Link, LocalClock};
 pub use oracle::{AmplificationOracle, NonceOracle, ReplayOracle, Sealer, fingerprint};
+pub use records::{Records, Writer};
 pub use world::{GATEWAY, SimClient, World, WorldConfig};

@@ -47,11 +47,14 @@ pub(super) fn boot(
         endpoints: ArrayVec::new(),
     };
     let seed = config.seed ^ (boots << 48);
-    let desk = HandshakeDesk::new(desk_config, Box::new(SeededEntropy::new(seed ^ 1)), now);
+    let mut desk = HandshakeDesk::new(desk_config, Box::new(SeededEntropy::new(seed ^ 1)), now);
+    desk.keep_records(now);
     let shards = (0..config.workers as u64)
         .map(|worker| {
             let shard = ShardConfig { pool, reset_key: desk.reset_key(), resets: Rate::even(1_000) };
-            Shard::new(shard, Box::new(SeededEntropy::new(seed ^ (worker << 32) ^ 2)), now)
+            let mut shard = Shard::new(shard, Box::new(SeededEntropy::new(seed ^ (worker << 32) ^ 2)), now);
+            shard.keep_records(now, desk.disclosure());
+            shard
         })
         .collect();
     (desk, shards)
@@ -81,7 +84,15 @@ impl World {
         };
         // Each start of a client draws other randomness.
         let entropy = SeededEntropy::new(self.seed ^ ((index as u64 + 1) << 8) ^ (hello_counter << 40));
-        Client::new(config, Box::new(entropy))
+        let mut client = Client::new(config, Box::new(entropy));
+        client.keep_records(self.now);
+        client
+    }
+
+    /// The long-term secret of everybody, the gateway's first.
+    #[cfg(test)]
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &StaticSecret> {
+        std::iter::once(&self.keys.gateway).chain(&self.keys.clients)
     }
 
     pub(crate) fn public_keys(&self) -> Vec<PublicKey> {

@@ -124,6 +124,7 @@ impl World {
         (self.desk, self.shards) = boot(&config, &self.keys, self.boots, self.now, entry);
         self.amplification = AmplificationOracle::default();
         self.checker.forget_gateway();
+        self.records.forget_gateway();
         self.checker.under(policy);
     }
 

@@ -20,6 +20,7 @@ use crate::eavesdropper::Eavesdropper;
 use crate::net::{Dice, Link, LocalClock};
 use crate::oracle::{AmplificationOracle, NonceOracle, ReplayOracle};
 use crate::queue::Queue;
+use crate::records::Records;
 use boot::{Keys, boot, path_info};
 
 /// The gateway's address in the virtual network.
@@ -89,6 +90,7 @@ pub struct World {
     pub(crate) nonces: NonceOracle,
     pub(crate) replays: ReplayOracle,
     pub(crate) amplification: AmplificationOracle,
+    pub(crate) records: Records,
     pub(crate) timer_calls: u64,
     /// Packets that came through, upwards and downwards.
     pub(crate) came_through: (u64, u64),
@@ -142,6 +144,7 @@ impl World {
             nonces: NonceOracle::default(),
             replays: ReplayOracle::default(),
             amplification: AmplificationOracle::default(),
+            records: Records::default(),
             timer_calls: 0,
             came_through: (0, 0),
             over: VecDeque::new(),
@@ -180,6 +183,16 @@ impl World {
     /// What the checkers saw.
     pub const fn checker(&self) -> &Checker {
         &self.checker
+    }
+
+    /// What both ends recorded.
+    pub const fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Keeps every record from now on.
+    pub fn keep_records(&mut self) {
+        self.records.keep();
     }
 
     /// The gateway's shards.
@@ -331,6 +344,13 @@ impl World {
             .flat_map(|(worker, shard)| shard.views(now).into_iter().map(move |view| (worker, view)))
             .collect();
         self.checker.audit(&views, self.desk.len(), now);
+        if self.records.open_at_gateway() != views.len() {
+            let words =
+                format!("INV-28: {} sessions held, {} in the records", views.len(), self.records.open_at_gateway());
+            self.checker.violated(now, Safety::Other, &words);
+        }
+        self.desk.timeout(now);
+        self.flush_desk();
         while let Some((_, locator)) = self.over.pop_front_if(|(at, _)| now.since(*at) >= AFTER_THE_END) {
             self.nonces.forget(locator);
         }
