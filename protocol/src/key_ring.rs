@@ -259,3 +259,94 @@ impl KeySet {
         self.epoch as u8
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+    use crate::keys::EphemeralSecret;
+    use crate::wire::DATA_OVERHEAD;
+
+    const LIMITS: KeyLimits = KeyLimits { packets: 1_000, forgeries: 3 };
+
+    fn ring(seed: u8, side: Side) -> KeyRing {
+        let identity = SessionIdentity([seed; 16]);
+        let root = Root::from_handshake((&[seed; 32], &[seed ^ 0xff; 32]), &[seed; 32], &identity);
+        KeyRing::new(root, identity, side, 8_192, LIMITS)
+    }
+
+    /// Both ends derive and take the next keys.
+    fn rekey(client: &mut KeyRing, gateway: &mut KeyRing, entropy: &mut SeededEntropy) {
+        let (ours, theirs) = (EphemeralSecret::generate(entropy), EphemeralSecret::generate(entropy));
+        let next_epoch = client.epoch() + 1;
+        let init = RekeyInit { next_epoch, ephemeral: ours.public(), trigger: Reason::RekeyTimeElapsed };
+        let ack = RekeyAck { echo: 1, next_epoch, ephemeral: theirs.public(), status: None };
+        gateway.prepare(&theirs.agree(&init.ephemeral).unwrap(), &init, &ack);
+        client.prepare(&ours.agree(&ack.ephemeral).unwrap(), &init, &ack);
+        client.adopt();
+        let byte = next_epoch as u8;
+        assert!(gateway.heard(byte, Span::ZERO, Time::ZERO).is_some());
+        assert!(client.heard(byte, Span::ZERO, Time::ZERO).is_some());
+        client.expire(Time::ZERO);
+        gateway.expire(Time::ZERO);
+    }
+
+    /// A packet of zeros becomes the keystream itself: the same one twice is a nonce used twice under one key.
+    fn keystream(ring: &mut KeyRing) -> Result<Vec<u8>, Reason> {
+        let mut packet = [0; 64 + DATA_OVERHEAD];
+        ring.seal_data(Locator(7), 0, &mut packet)?;
+        Ok(packet[crate::wire::HEADER_LEN..][..64].to_vec())
+    }
+
+    #[test]
+    fn a36_no_nonce_is_used_twice_under_one_key_over_rekeys_in_either_direction_or_by_a_later_session() {
+        let mut seen = HashSet::new();
+        let mut entropy = SeededEntropy::new(36);
+        // A restart keeps no key: what comes after it is another session with another root.
+        for session in 1..=3 {
+            let (mut client, mut gateway) = (ring(session, Side::Client), ring(session, Side::Gateway));
+            // More rekeys than the byte on the wire counts.
+            for _ in 0..300 {
+                for _ in 0..3 {
+                    for ring in [&mut client, &mut gateway] {
+                        assert!(seen.insert(keystream(ring).unwrap()), "INV-36");
+                    }
+                }
+                rekey(&mut client, &mut gateway, &mut entropy);
+            }
+        }
+        assert_eq!(seen.len(), 3 * 300 * 3 * 2);
+    }
+
+    #[test]
+    fn ky6_a_key_seals_as_many_packets_as_it_may_and_a_rekey_begins_the_count_anew() {
+        let (mut client, mut gateway) = (ring(1, Side::Client), ring(1, Side::Gateway));
+        for _ in 0..LIMITS.packets {
+            keystream(&mut client).unwrap();
+        }
+        assert!(client.is_used_up());
+        assert_eq!(keystream(&mut client), Err(Reason::CounterLimitReached));
+        assert!(!gateway.is_used_up(), "each direction by itself");
+        rekey(&mut client, &mut gateway, &mut SeededEntropy::new(6));
+        assert!(keystream(&mut client).is_ok());
+    }
+
+    #[test]
+    fn rk5_what_does_not_open_is_counted_for_each_key() {
+        let (mut client, mut gateway) = (ring(1, Side::Client), ring(1, Side::Gateway));
+        let header =
+            |counter| Header { kind: MessageType::Data, flags: 0, key_epoch: 0, tag: 0, locator: Locator(7), counter };
+        for counter in 1..=LIMITS.forgeries {
+            assert!(!gateway.is_under_attack());
+            let mut forged = [0; 20 + DATA_OVERHEAD];
+            let header = header(counter);
+            header.emit(&mut forged);
+            assert_eq!(gateway.open_data(&header, &mut forged, Time::ZERO).err(), Some(Reason::DataAuthFail));
+        }
+        assert!(gateway.is_under_attack());
+        rekey(&mut client, &mut gateway, &mut SeededEntropy::new(5));
+        assert!(!gateway.is_under_attack(), "fresh keys");
+    }
+}

@@ -86,6 +86,7 @@ impl World {
         let (known, from) = (self.desk.len(), arrival.tuple.peer);
         let outcome = self.desk.hello(self.now, arrival, packet);
         self.flush_desk();
+        self.fixations.extend(outcome.fixation);
         if forged && (outcome.birth.is_some() || self.desk.len() != known) {
             self.checker.violated(self.now, Safety::Other, "INV-37: a HELLO_INIT with a wrong gate MAC was kept");
         }
@@ -182,6 +183,9 @@ impl World {
             EventKind::Transition(transition) => {
                 self.trace_gateway(event, transition);
                 self.checker.transition(locator, event.client, worker, transition);
+                if let Some(course) = &mut self.course {
+                    course.push((locator, *transition));
+                }
                 self.amplification.transition(locator, transition, self.checker.arriving());
                 if !transition.to.is_live() {
                     self.over.push_back((now, locator));

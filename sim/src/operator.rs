@@ -48,6 +48,18 @@ impl World {
         }
     }
 
+    /// The operator of a client ends its session (T19).
+    pub fn hang_up(&mut self, client: usize) {
+        let now = self.local(client);
+        self.clients[client].client.terminate(now, Reason::OperatorTerminated);
+        self.flush_client(client);
+    }
+
+    /// Sessions that another client than their own named as the one to replace (HS-8), in their order.
+    pub fn fixations(&self) -> &[Locator] {
+        &self.fixations
+    }
+
     /// Lower limits for the keys of sessions to come, at both ends (KY-6).
     pub fn lower_key_limits(&mut self, limits: KeyLimits) {
         self.shards.iter_mut().for_each(|shard| shard.lower_key_limits(limits));

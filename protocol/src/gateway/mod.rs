@@ -26,6 +26,8 @@ mod session;
 mod shard;
 mod sources;
 mod standby;
+#[cfg(test)]
+mod tests;
 mod tombstones;
 mod trace;
 mod vigil;

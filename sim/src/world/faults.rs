@@ -18,8 +18,13 @@ use crate::oracle::{AmplificationOracle, fingerprint};
 impl World {
     /// Something arrives at the gateway as from that address: for forged, replayed and raced packets.
     pub fn inject(&mut self, from: SocketAddr, packet: &[u8]) {
+        self.inject_in(Span::ZERO, from, packet);
+    }
+
+    /// The same, that much later.
+    pub fn inject_in(&mut self, span: Span, from: SocketAddr, packet: &[u8]) {
         let forged = self.is_forged(packet);
-        self.queue.plan(self.now, Happening::ToGateway { from, packet: packet.to_vec(), forged });
+        self.queue.plan(self.now + span, Happening::ToGateway { from, packet: packet.to_vec(), forged });
     }
 
     /// Something that nobody but an attacker made arrives at the gateway.

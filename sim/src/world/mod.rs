@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use jumpgate_protocol::client::{Client, ClientEvent};
 use jumpgate_protocol::gateway::{ClientEntry, EventKind, HandshakeDesk, Shard};
 use jumpgate_protocol::ident::{Locator, PublicKey, TransportId};
-use jumpgate_protocol::machine::{State, TransitionId};
+use jumpgate_protocol::machine::{State, Transition, TransitionId};
 use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
@@ -119,6 +119,10 @@ pub struct World {
     pub(crate) ended: Vec<(Locator, TransitionId, Reason)>,
     /// Every POLICY_UPDATE that the gateway sent.
     pub(crate) updates: Vec<Vec<u8>>,
+    /// Sessions that another client named as its own (HS-8).
+    pub(crate) fixations: Vec<Locator>,
+    /// Every transition at the gateway; kept only if asked for.
+    pub course: Option<Vec<(Locator, Transition)>>,
     /// What else the gateway told of its sessions: when, of which, what.
     pub noted: Vec<(Time, Locator, EventKind)>,
 }
@@ -162,6 +166,8 @@ impl World {
             genuine: ReplayOracle::default(),
             ended: Vec::new(),
             updates: Vec::new(),
+            fixations: Vec::new(),
+            course: None,
             noted: Vec::new(),
         };
         for index in 0..clients {
