@@ -57,6 +57,7 @@ const HASHED_BY_HAND: &[&str] = &["Shard"];
 
 /// File, text that stands there once, and what stands there instead.
 const EDITS: &[(&str, &str, &str)] = &[
+    ("audit/trail.rs", "pub(crate) struct Trail {", "#[derive(Clone)]\npub(crate) struct Trail {"),
     ("crypto.rs", "pub type DefaultAead = AwsLcChaCha;", "pub type DefaultAead = RustCryptoChaCha;"),
     // RK-5: forgeries are counted until there are so many that fresh keys are wanted; a model never gets there.
     ("key_ring.rs", "failures: u64,", "failures: crate::statistic::Statistic,"),
@@ -83,6 +84,29 @@ const EDITS: &[(&str, &str, &str)] = &[
 
 /// What is added at the end of a file.
 const ADDITIONS: &[(&str, &str)] = &[
+    (
+        "audit/journal.rs",
+        "
+/// The model keeps no records, and they steer nothing (INV-23).
+impl Clone for Journal {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+impl core::hash::Hash for Journal {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}
+",
+    ),
+    (
+        "audit/trail.rs",
+        "
+/// What records say of the past steers nothing (INV-23).
+impl core::hash::Hash for Trail {
+    fn hash<H: core::hash::Hasher>(&self, _: &mut H) {}
+}
+",
+    ),
     (
         "entropy.rs",
         "
