@@ -125,6 +125,8 @@ pub struct SessionRow {
     pub tx_packets: u64,
     /// Inner bytes to the client.
     pub tx_bytes: u64,
+    /// DATA lost lately on the active path, in permille, in the direction that loses more.
+    pub loss_permille: u32,
     /// Committed switches.
     pub switches: u64,
     /// Age in milliseconds.

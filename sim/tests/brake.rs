@@ -10,6 +10,8 @@ use jumpgate_sim::{Impairment, World, WorldConfig};
 const MS: fn(u64) -> Span = Span::from_millis;
 /// Pace of the inner traffic, each way.
 const PACE: u64 = 20;
+/// Pace for loss near its threshold: so many packets that chance decides nothing.
+const DENSE: u64 = 2;
 
 fn good() -> Impairment {
     Impairment::default()
@@ -33,11 +35,15 @@ fn world(profile: Profile, paths: u16, seed: u64) -> World {
 
 /// Inner traffic both ways for that long.
 fn run(world: &mut World, millis: u64) {
-    for _ in 0..millis / PACE {
+    run_at(world, PACE, millis);
+}
+
+fn run_at(world: &mut World, pace: u64, millis: u64) {
+    for _ in 0..millis / pace {
         // While nothing is bound there is nothing to send on.
         let _dropped = world.send_up(0, b"up");
         let _dropped = world.send_down(0, b"down");
-        world.run_for(MS(PACE));
+        world.run_for(MS(pace));
     }
 }
 
@@ -213,8 +219,8 @@ fn a21_a_victim_held_on_a_bad_but_living_path_can_still_be_moved() {
     // Kept just below the threshold: nothing measured moves it, and nothing keeps it there either.
     let mut world = world(Profile::Default, 2, 2);
     let start = world.now();
-    world.client(0).links.get_mut(&1).unwrap().down = Impairment { delay: MS(80), ..lossy(150) };
-    run(&mut world, 20_000);
+    world.client(0).links.get_mut(&1).unwrap().down = Impairment { delay: MS(80), ..lossy(120) };
+    run_at(&mut world, DENSE, 20_000);
     assert_eq!(transitions(&mut world, start), []);
     world.move_to(0, 2).unwrap();
     run(&mut world, 1_000);

@@ -11,6 +11,8 @@ use jumpgate_sim::{Impairment, World, WorldConfig};
 const MS: fn(u64) -> Span = Span::from_millis;
 /// Pace of the inner traffic, each way.
 const PACE: u64 = 10;
+/// Pace for loss near its threshold: a thousand packets in two seconds, so that chance decides nothing.
+const DENSE: u64 = 2;
 /// Seeds of every case that depends on chance.
 const SEEDS: u64 = 5;
 
@@ -36,11 +38,15 @@ fn of(profile: Profile, paths: u16, seed: u64) -> World {
 
 /// Inner traffic both ways for that long.
 fn run(world: &mut World, millis: u64) {
-    for _ in 0..millis / PACE {
+    run_at(world, PACE, millis);
+}
+
+fn run_at(world: &mut World, pace: u64, millis: u64) {
+    for _ in 0..millis / pace {
         // While nothing is bound there is nothing to send on.
         let _dropped = world.send_up(0, b"up");
         let _dropped = world.send_down(0, b"down");
-        world.run_for(MS(PACE));
+        world.run_for(MS(pace));
     }
 }
 
@@ -84,7 +90,7 @@ fn tc05_loss_of_5_to_15_percent_with_jitter_moves_nothing_under_default() {
         let start = world.now();
         world.client(0).links.get_mut(&1).unwrap().down = Impairment { jitter: MS(30), ..lossy(loss) };
         world.client(0).links.get_mut(&1).unwrap().up = Impairment { jitter: MS(30), ..good() };
-        run(&mut world, 10_000);
+        run_at(&mut world, DENSE, 10_000);
         assert_eq!(transitions(&mut world, start), [], "{loss} permille, seed {seed}");
         assert_eq!(world.checker().transitions(), before, "{loss} permille, seed {seed}");
         assert_clean(&mut world);
@@ -97,7 +103,7 @@ fn tc05_mobile_leaves_a_path_beyond_its_threshold_for_a_better_one_and_not_below
         let mut world = of(Profile::Mobile, 2, seed);
         let start = world.now();
         world.impair(0, 1, lossy(15));
-        run(&mut world, 10_000);
+        run_at(&mut world, DENSE, 10_000);
         assert_eq!(transitions(&mut world, start), [], "1.5 %, seed {seed}");
         world.impair(0, 1, lossy(120));
         run(&mut world, 6_000);

@@ -411,3 +411,19 @@ fn bd3_a_probe_from_the_active_tuple_shows_that_the_path_lives() {
     assert_eq!(gateway_state(&world), State::Volatile);
     assert_clean(&mut world);
 }
+
+#[test]
+fn ar1_a_question_of_the_former_session_is_not_answered_in_the_next_one() {
+    let mut world = world(Profile::Default, 2);
+    world.run_for(MS(3_000));
+    // Heartbeats and probes that are never answered, under counters that the next session uses as well.
+    (1..=2).for_each(|path| world.client(0).links.get_mut(&path).unwrap().down = dead());
+    world.run_for(MS(1_900));
+    world.disconnect(0);
+    (1..=2).for_each(|path| world.impair(0, path, Impairment { duplicate: 1_000, ..good() }));
+    world.connect_now(0);
+    let now = world.now();
+    assert!(world.client(0).client.status(now).paths.iter().all(|path| path.loss_permille == 0));
+    world.run_for(MS(10_000));
+    assert_clean(&mut world);
+}

@@ -127,6 +127,7 @@ impl Roster {
             rx_bytes: view.received.1,
             tx_packets: view.sent.0,
             tx_bytes: view.sent.1,
+            loss_permille: view.measurement.loss_permille,
             switches: view.switches,
             age_ms: view.age.as_millis(),
         }

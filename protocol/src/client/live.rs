@@ -138,8 +138,7 @@ impl Live {
         });
         live.confirm = Some(Confirm::send(shared, confirm, live.control_sent, path, now));
         for path in &mut shared.paths {
-            path.next_probe = now;
-            path.left_at = None;
+            path.begin_session(now);
         }
         live.probe(shared, now);
         Ok(live)

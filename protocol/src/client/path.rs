@@ -107,6 +107,18 @@ impl Path {
         self.silent_since.is_some_and(|since| now.since(since) >= ttl)
     }
 
+    /// A session begins. Its counters start anew, so no question of the former one may be answered now; and what the
+    /// gateway knew of the path, it knew of that session.
+    pub(super) fn begin_session(&mut self, now: Time) {
+        self.echoes.start_afresh();
+        self.token = 0;
+        self.validated = false;
+        self.next_probe = now;
+        self.silent_since = None;
+        self.tried = false;
+        self.left_at = None;
+    }
+
     /// Everything that was measured before belongs to another tuple: the link went, or came with another address.
     pub(super) fn forget(&mut self, now: Time) {
         *self = Self { up: self.up, left_at: self.left_at, ..Self::new(self.id, self.info, now) };
