@@ -5,11 +5,13 @@ mod strike;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::time::{Span, Time};
 
 use crate::eavesdropper::Eavesdropper;
 use crate::net::{Dice, Impairment};
+use crate::records::Writer;
 use crate::world::{World, WorldConfig};
 
 pub use outcome::Outcome;
@@ -99,9 +101,22 @@ impl Churn {
 
     /// Plays it for somebody who looks on.
     pub fn watched(&self, policy: Policy, watch: &Watch) -> Outcome {
+        self.played(policy, watch, false).0
+    }
+
+    /// Plays it and gives every audit record besides, in the order in which they were written.
+    pub fn recorded(&self, policy: Policy) -> (Outcome, Vec<(Writer, Record)>) {
+        let (outcome, world) = self.played(policy, &Watch::default(), true);
+        (outcome, world.records().kept().to_vec())
+    }
+
+    fn played(&self, policy: Policy, watch: &Watch, keep_records: bool) -> (Outcome, World) {
         let config = WorldConfig { seed: self.seed, workers: WORKERS, policy };
         let mut world = World::new(&config, self.sessions, PATHS);
         world.history = false;
+        if keep_records {
+            world.keep_records();
+        }
         world.traced = watch.traced;
         world.eavesdropper = Some(Eavesdropper::default());
         let mut play =
@@ -113,7 +128,8 @@ impl Churn {
             play.expect_rest();
         }
         play.world.audit();
-        Outcome::of(&mut play.world, self.sessions, play.start)
+        let outcome = Outcome::of(&mut play.world, self.sessions, play.start);
+        (outcome, play.world)
     }
 }
 

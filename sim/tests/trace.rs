@@ -1,0 +1,67 @@
+//! Runs of many clients under everything that can happen, written as audit traces and judged by the verifier, which knows
+//! nothing of the code that wrote them.
+
+use jumpgate_audit::chain::{Author, ChainLines, Role, TimeAnchor};
+use jumpgate_audit::verify::{Options, Verdict, verify_bytes};
+use jumpgate_protocol::audit::Record;
+use jumpgate_protocol::policy::{Policy, Profile};
+use jumpgate_protocol::time::{Span, Time};
+use jumpgate_sim::{Churn, Pace, Writer};
+
+/// Even ones: the gateway of an odd one crashes, and what it had written ends in the middle.
+const SEEDS: [u64; 4] = [2, 4, 6, 8];
+const CLIENTS: usize = 6;
+/// Workers are not scheduled for up to 250 ms at a time, and once in a while twice in a row: their timers are as late.
+const SLACK_MS: u64 = 500;
+
+/// The trace of one author.
+fn trace(role: Role, node: &str, records: &[(Option<u16>, Record)]) -> Vec<u8> {
+    let author = Author { role, node_id: node.to_owned() };
+    let mut lines = ChainLines::new(author, "boot-1".to_owned(), TimeAnchor::new(Time::ZERO, 1_767_225_600_000));
+    let mut out = Vec::new();
+    let begin = records.first().map_or(Time::ZERO, |(_, record)| record.at);
+    let end = records.iter().map(|(_, record)| record.at).max().unwrap_or(begin);
+    lines.start(&mut out, begin, 0);
+    for (worker, record) in records {
+        lines.record(&mut out, *worker, record);
+    }
+    lines.end(&mut out, end, lines.next_seq() + 1);
+    out
+}
+
+fn judge(role: Role, node: &str, records: &[(Option<u16>, Record)]) {
+    let text = trace(role, node, records);
+    let (report, violations) = verify_bytes(&text, &Options { slack_ms: SLACK_MS, ..Options::default() });
+    let lines: Vec<&str> = std::str::from_utf8(&text).expect("JSON is text").lines().collect();
+    for violation in violations.iter().take(3) {
+        // The life of the session up to there, without the hashes.
+        let session = violation.session.map(|session| session.to_string()).unwrap_or_default();
+        let until = lines.iter().take(violation.line as usize).filter(|line| line.contains(&session));
+        let life: Vec<&str> = until.map(|line| line.split_once("\"ts_ms\"").map_or(*line, |(_, rest)| rest)).collect();
+        eprintln!("{violation:?}\n{}", life[life.len().saturating_sub(12)..].join("\n"));
+    }
+    assert_eq!(report.verdict, Verdict::Valid, "{node}: {report:?}");
+    assert!(report.sessions.seen > 0, "{node} wrote nothing");
+}
+
+#[test]
+fn inv25_traces_of_random_runs_are_valid_at_both_ends() {
+    for seed in SEEDS {
+        let profile = [Profile::Mobile, Profile::Default, Profile::Fast][(seed % 3) as usize];
+        let length = Span::from_millis(60_000);
+        let churn = Churn { seed, sessions: CLIENTS, length, profile, pace: Pace::Storm };
+        let (outcome, records) = churn.recorded(Policy::profile(profile));
+        assert_eq!(outcome.violations, [] as [String; 0], "seed {seed}");
+        let gateway = records.iter().filter_map(|(writer, record)| match writer {
+            Writer::Desk => Some((None, *record)),
+            Writer::Worker(worker) => Some((Some(*worker as u16), *record)),
+            Writer::Client(_) => None,
+        });
+        judge(Role::Gateway, "gateway", &gateway.collect::<Vec<_>>());
+        for client in 0..CLIENTS {
+            let mirror = records.iter().filter(|(writer, _)| *writer == Writer::Client(client));
+            let mirror: Vec<_> = mirror.map(|(_, record)| (None, *record)).collect();
+            judge(Role::Client, &format!("client-{client} of seed {seed}"), &mirror);
+        }
+    }
+}
