@@ -171,7 +171,7 @@ message! {
         sent: u64 = "DATA packets sent to the gateway under the key epoch of this message: the highest counter",
         received: u64 = "DATA packets received from it on this binding, of those up to `highest`",
         highest: u64 = "DATA counter from it up to which everything has come or is lost; 0 while that is unknown",
-        policy_sequence: u32 = "sequence of the policy in force",
+        policy_sequence: u32 = "sequence of the newest policy that the client has",
     }
 
     /// M07: answer to HEARTBEAT and HELLO_CONFIRM.
