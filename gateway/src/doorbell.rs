@@ -1,58 +1,62 @@
-//! Waking a thread that sleeps in `poll`, at no cost while it is awake.
-//!
-//! The sleeper announces its sleep, looks at its queues once more, and only then sleeps. Whoever queues something for
-//! it queues first and looks for the announcement afterwards. Whatever the interleaving, one of the two sees the
-//! other: the two sequentially consistent fences forbid that both look before the other has written.
+//! Waking a thread that sleeps in `poll`, at no cost while it is awake: [`Bell`] over an eventfd.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::sync::bell::{Bell, Event};
+use crate::sync::end::Ring;
+
 /// Wakes one thread.
 #[derive(Debug)]
-pub struct Doorbell {
-    sleeping: AtomicBool,
-    event: EventFd,
+pub struct Doorbell(Bell<EventFd>);
+
+impl Event for EventFd {
+    fn signal(&self) {
+        // The only way to fail is a full counter, which wakes as well.
+        let _ = self.write(1);
+    }
+
+    fn clear(&self) {
+        while matches!(self.read(), Err(Errno::EINTR)) {}
+    }
+}
+
+impl Ring for Doorbell {
+    fn ring(&self) {
+        self.0.ring();
+    }
 }
 
 impl Doorbell {
     /// A bell whose owner is awake.
     pub fn new() -> io::Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { sleeping: AtomicBool::new(false), event })
+        Ok(Self(Bell::new(event)))
     }
 
     /// Wakes the owner if it sleeps. To be called after something was queued for it.
     pub fn ring(&self) {
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
-            // The only way to fail is a full counter, which wakes as well.
-            let _ = self.event.write(1);
-        }
+        self.0.ring();
     }
 
     /// The owner is about to sleep: from now on, whatever is queued wakes it. It must look at its queues once more
     /// before it polls [`as_fd`](AsFd::as_fd) for input.
     pub fn arm(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.0.arm();
     }
 
     /// The owner is awake again.
     pub fn disarm(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
-        // Read whether or not the bell was heard: a ring that was written late, after the sleep it was meant for, must
-        // not end more than one of the following sleeps.
-        while matches!(self.event.read(), Err(Errno::EINTR)) {}
+        self.0.disarm();
     }
 }
 
 impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.0.event().as_fd()
     }
 }
 
@@ -66,6 +70,7 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::Doorbell;
+    use crate::sync::bell::Event as _;
 
     fn wait(bell: &Doorbell, millis: u16) -> bool {
         let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
@@ -96,7 +101,7 @@ mod tests {
     #[test]
     fn a_ring_that_comes_late_ends_one_sleep_at_most() {
         let bell = Doorbell::new().expect("eventfd");
-        bell.event.write(1).expect("a write that raced with the last disarm");
+        bell.0.event().signal(); // A write that raced with the last disarm.
         bell.arm();
         assert!(wait(&bell, 0));
         bell.disarm();

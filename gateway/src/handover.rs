@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_queue::ArrayQueue;
 use jumpgate_protocol::gateway::{PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -15,6 +14,7 @@ use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::wire::ControlPacket;
 
 use crate::doorbell::Doorbell;
+use crate::sync::end::{End, pair};
 use crate::worker::{Sessions, WorkerCounters};
 
 /// Commands that wait for a worker. A burst of reattaches after a lost uplink comes all at once; beyond this the slow
@@ -133,61 +133,45 @@ pub struct NextHop {
 /// A report of a worker whose sessions are `S`.
 pub type ReportOf<S> = Report<<S as Sessions>::Event, <S as Sessions>::View>;
 
-type Commands<S> = ArrayQueue<Command<<S as Sessions>::Birth>>;
-type Reports<S> = ArrayQueue<ReportOf<S>>;
+type CommandOf<S> = Command<<S as Sessions>::Birth>;
 
 /// The slow path's end. A worker whose slow path goes away, for whatever reason, stops: nobody would ever tell it to.
-pub struct SlowEnd<S: Sessions> {
-    commands: Arc<Commands<S>>,
-    reports: Arc<Reports<S>>,
-    worker: Arc<Doorbell>,
-}
+pub struct SlowEnd<S: Sessions>(End<CommandOf<S>, ReportOf<S>, Doorbell>);
 
 /// The worker's end. A worker that panics reports that it is gone: its sessions are lost, and silence would hide it.
-pub struct WorkerEnd<S: Sessions> {
-    commands: Arc<Commands<S>>,
-    reports: Arc<Reports<S>>,
-    slow: Arc<Doorbell>,
-}
+pub struct WorkerEnd<S: Sessions>(End<ReportOf<S>, CommandOf<S>, Doorbell>);
 
 /// Connects the slow path with the worker that wakes by `worker`. All workers may share the bell `slow`.
 pub fn link<S: Sessions>(slow: &Arc<Doorbell>, worker: &Arc<Doorbell>) -> (SlowEnd<S>, WorkerEnd<S>) {
-    let commands = Arc::new(ArrayQueue::new(COMMANDS));
-    let reports = Arc::new(ArrayQueue::new(REPORTS));
-    (
-        SlowEnd { commands: commands.clone(), reports: reports.clone(), worker: worker.clone() },
-        WorkerEnd { commands, reports, slow: slow.clone() },
-    )
+    let (slow, worker) = pair((COMMANDS, worker.clone()), (REPORTS, slow.clone()));
+    (SlowEnd(slow), WorkerEnd(worker))
 }
 
 impl<S: Sessions> SlowEnd<S> {
     /// Sends a command and wakes the worker; gives it back if the worker is too far behind, to be sent again later.
     #[allow(clippy::result_large_err, reason = "the command itself comes back")]
     pub fn send(&self, command: Command<S::Birth>) -> Result<(), Command<S::Birth>> {
-        self.commands.push(command)?;
-        self.worker.ring();
+        self.0.push(command)?;
+        self.0.ring();
         Ok(())
     }
 
     /// The next report.
     pub fn receive(&self) -> Option<ReportOf<S>> {
-        self.reports.pop()
+        self.0.pop()
     }
 }
 
 impl<S: Sessions> Drop for SlowEnd<S> {
     fn drop(&mut self) {
-        // In a full queue it takes the place of the oldest command, which matters no more.
-        self.commands.force_push(Command::Stop);
-        self.worker.ring();
+        self.0.last_word(Command::Stop);
     }
 }
 
 impl<S: Sessions> Drop for WorkerEnd<S> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.reports.force_push(Report::Stopped);
-            self.ring();
+            self.0.last_word(Report::Stopped);
         }
     }
 }
@@ -195,32 +179,32 @@ impl<S: Sessions> Drop for WorkerEnd<S> {
 impl<S: Sessions> WorkerEnd<S> {
     /// The next command.
     pub(crate) fn receive(&self) -> Option<Command<S::Birth>> {
-        self.commands.pop()
+        self.0.pop()
     }
 
     /// Whether a command waits.
     pub(crate) fn has_command(&self) -> bool {
-        !self.commands.is_empty()
+        self.0.has_mail()
     }
 
-    /// Whether a report finds room. Only this end adds reports, so the room does not go away.
+    /// Whether a report finds room, which does not go away.
     pub(crate) fn has_room(&self) -> bool {
-        !self.reports.is_full()
+        self.0.has_room()
     }
 
     /// Sends a report; false, and the report is lost, if there is no room. [`ring`](Self::ring) follows.
     pub(crate) fn send(&self, report: ReportOf<S>) -> bool {
-        self.reports.push(report).is_ok()
+        self.0.push(report).is_ok()
     }
 
     /// Whether the slow path's end is gone: nobody takes reports any more.
     pub(crate) fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.reports) == 1
+        self.0.is_abandoned()
     }
 
     /// Wakes the slow path for the reports that were sent.
     pub(crate) fn ring(&self) {
-        self.slow.ring();
+        self.0.ring();
     }
 }
 

@@ -23,6 +23,7 @@ pub mod os_entropy;
 pub mod port;
 pub mod run;
 pub mod slow;
+mod sync;
 #[allow(unsafe_code)]
 pub mod sys;
 pub mod tables;

@@ -9,6 +9,7 @@ mod docs;
 mod doctor;
 mod ebpf;
 mod fuzz;
+mod instrument;
 mod netdev;
 mod run;
 mod setup;
@@ -103,6 +104,16 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run the lock-free protocols in every order that the memory model allows (also part of `test`)
+    Loom {
+        /// Preemptions in one run; each more multiplies the time by about ten
+        #[arg(long)]
+        preemptions: Option<u32>,
+    },
+    /// Run tests under AddressSanitizer (needs a nightly toolchain)
+    Sanitize,
+    /// Run what reaches through raw pointers under Miri (needs a nightly toolchain with the components miri and rust-src)
+    Miri,
     /// Say whether this machine can run the gateway, one line for each question, with the cure
     Doctor {
         /// Interfaces to look at; all Ethernet devices if none is given
@@ -141,6 +152,9 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Sim { arguments } => return run::package("jumpgate-sim", &arguments),
         Task::Fuzz { target, seconds, keep } => fuzz::run(target.as_deref(), seconds, keep)?,
         Task::Model { arguments } => return run::package("jumpgate-model", &arguments),
+        Task::Loom { preemptions } => instrument::loom(preemptions)?,
+        Task::Sanitize => instrument::sanitize()?,
+        Task::Miri => instrument::miri()?,
         Task::Doctor { interfaces } => return doctor::run(&interfaces),
         Task::Docs { check } => docs::run(check)?,
     }

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use crossbeam_queue::ArrayQueue;
 
 use super::Role;
 use crate::doorbell::Doorbell;
+use crate::sync::inbox::Inbox;
 use crate::sys::{FillRing, Frame};
 
 /// Frames handed over at a time: shares the cost of a queue operation and of moving cache lines between cores.
@@ -27,13 +27,7 @@ type Parcel = ArrayVec<Frame, PARCEL>;
 /// The workers' inboxes, by worker number.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    inboxes: Vec<Inbox>,
-}
-
-#[derive(Debug)]
-struct Inbox {
-    parcels: ArrayQueue<Parcel>,
-    bell: Arc<Doorbell>,
+    inboxes: Vec<Inbox<Parcel, Doorbell>>,
 }
 
 impl Exchange {
@@ -41,7 +35,7 @@ impl Exchange {
     pub(super) fn new(bells: impl IntoIterator<Item = Arc<Doorbell>>, frames: u32) -> Self {
         // Room for all frames in full parcels. Parcels of few frames may fill it; then the rest waits with its sender.
         let capacity = (frames as usize).div_ceil(PARCEL);
-        let inboxes = bells.into_iter().map(|bell| Inbox { parcels: ArrayQueue::new(capacity), bell }).collect();
+        let inboxes = bells.into_iter().map(|bell| Inbox::new(capacity, WAKE_AT, bell)).collect();
         Self { inboxes }
     }
 }
@@ -222,7 +216,7 @@ impl Homes {
 
     /// Puts frames that other workers handed over into their fill rings, and shows all fill rings to the kernel.
     pub fn settle(&mut self) {
-        while let Some(parcel) = self.exchange.inboxes[self.me].parcels.pop() {
+        while let Some(parcel) = self.exchange.inboxes[self.me].take() {
             self.ledger.collected += parcel.len() as u64;
             parcel.into_iter().for_each(|frame| self.give(frame));
         }
@@ -236,7 +230,7 @@ impl Homes {
 
     /// Whether another worker left frames here.
     pub fn has_mail(&self) -> bool {
-        !self.exchange.inboxes[self.me].parcels.is_empty()
+        self.exchange.inboxes[self.me].has_mail()
     }
 
     /// The counts.
@@ -258,18 +252,15 @@ impl Homes {
     fn hand_over(&mut self, worker: usize) -> bool {
         let collected = &mut self.collected[worker];
         let inbox = &self.exchange.inboxes[worker];
-        if collected.is_empty() || inbox.parcels.is_full() {
+        if collected.is_empty() || inbox.is_full() {
             return false;
         }
         let parcel: Parcel = collected.drain(collected.len().saturating_sub(PARCEL)..).collect();
         let count = parcel.len() as u64;
-        match inbox.parcels.push(parcel) {
+        match inbox.put(parcel) {
             Ok(()) => {
                 self.ledger.held -= count;
                 self.ledger.handed_over += count;
-                if inbox.parcels.len() >= WAKE_AT {
-                    inbox.bell.ring();
-                }
                 true
             }
             // Another worker was faster to the last place.
