@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, ClientStatus, PathInfo, Transmit};
 use jumpgate_protocol::handshake::{HelloReply, Responder, StaticSecret};
-use jumpgate_protocol::ident::{Locator, PublicKey, SessionIdentity, TransportId};
+use jumpgate_protocol::ident::{Locator, PublicKey, TransportId};
 use jumpgate_protocol::keys::{EphemeralSecret, Side};
 use jumpgate_protocol::machine::Evidence;
 use jumpgate_protocol::policy::{Policy, Profile};
@@ -17,7 +17,7 @@ use jumpgate_protocol::wire::{
 };
 use jumpgate_sim::{Checker, NonceOracle, ReplayOracle, Safety, Sealer, fingerprint};
 
-use crate::gateway::GATEWAY;
+use crate::gateway::{GATEWAY, reply};
 use crate::script::Script;
 use crate::seal::{Ring, counter, plaintext, seal};
 
@@ -195,20 +195,8 @@ impl Stage {
             Policy::profile([Profile::Default, Profile::Mobile, Profile::Fast][usize::from(script.byte() % 3)]);
         let snapshot = script.deface(policy.encode_snapshot());
         let reply = HelloReply {
-            locator: Locator(0x0010_0000_0000_0042),
-            identity: SessionIdentity([8; 16]),
-            binding_epoch: 1,
-            suite: HelloReply::SUITE_CHACHA20_POLY1305,
-            policy_sequence: 1,
-            policy_hash: policy.hash(),
             policy: snapshot.iter().copied().take(PolicySnapshot::new().capacity()).collect(),
-            gateway_time_ms: 0,
-            inner_v4: Some(([10, 0, 0, 9].into(), 26)),
-            inner_v6: None,
-            mtu: 1_416,
-            endpoints: [GATEWAY].into_iter().collect(),
-            reset_token: [6; 16],
-            next_locator: ReservedZero,
+            ..reply(&policy)
         };
         // Whatever may stand in its place must have been readable to be written.
         let defaced = script.deface(reply.to_bytes().to_vec());
@@ -536,7 +524,7 @@ const fn path_of(choice: u8) -> u16 {
 }
 
 const fn path_info(path: u16) -> PathInfo {
-    PathInfo { gateway: GATEWAY, priority: path as u8 * 10 }
+    PathInfo { gateway: GATEWAY, priority: path as u8 }
 }
 
 /// Stories: calm, jumps, answers that lie, a rekey, resets and cookies.

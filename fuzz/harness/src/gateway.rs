@@ -7,53 +7,53 @@ use arrayvec::ArrayVec;
 use jumpgate_protocol::gateway::{
     AddressPool, ClientEntry, DeskConfig, HandshakeDesk, Outcome, SessionEvent, Shard, ShardConfig,
 };
-use jumpgate_protocol::handshake::{Answer, HelloRequest, Initiator, StaticSecret};
+use jumpgate_protocol::handshake::{Answer, HelloReply, HelloRequest, Initiator, StaticSecret};
 use jumpgate_protocol::ident::{Arrival, Locator, SessionIdentity, Tuple};
 use jumpgate_protocol::keys::Root;
 use jumpgate_protocol::policy::{Policy, Rate};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Time;
-use jumpgate_protocol::wire::RequestedPolicy;
+use jumpgate_protocol::wire::{RequestedPolicy, ReservedZero};
 
 /// Where it listens.
-pub(crate) const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 51_900);
+pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 51_900);
 /// Addresses for clients; few, so that they run out.
 const POOL_SIZE: u32 = 64;
 
 /// The gateway, its clock, and the secrets of the clients that it knows.
-pub(crate) struct Gateway {
+pub struct Gateway {
     /// Its clock.
-    pub(crate) now: Time,
+    pub now: Time,
     /// Its handshakes.
-    pub(crate) desk: HandshakeDesk,
+    pub desk: HandshakeDesk,
     /// Its sessions.
-    pub(crate) shard: Shard,
+    pub shard: Shard,
     /// Its long-term secret.
-    pub(crate) secret: StaticSecret,
+    pub secret: StaticSecret,
     /// The long-term secrets of its clients.
-    pub(crate) clients: Vec<StaticSecret>,
+    pub clients: Vec<StaticSecret>,
     hello_counter: u64,
 }
 
 /// What a client knows after a handshake.
-pub(crate) struct Guest {
+pub struct Guest {
     /// Name of the session.
-    pub(crate) locator: Locator,
+    pub locator: Locator,
     /// Identity of the session.
-    pub(crate) identity: SessionIdentity,
+    pub identity: SessionIdentity,
     /// Root of its keys.
-    pub(crate) root: Root,
+    pub root: Root,
     /// What HELLO_CONFIRM must repeat.
-    pub(crate) handshake_hash: [u8; 32],
+    pub handshake_hash: [u8; 32],
     /// Its inner address.
-    pub(crate) inner_v4: Ipv4Addr,
+    pub inner_v4: Ipv4Addr,
     /// Its place in the pool.
-    pub(crate) inner_index: u32,
+    pub inner_index: u32,
 }
 
 impl Gateway {
     /// A gateway that knows so many clients. Everything random is the same each time.
-    pub(crate) fn new(policy: Policy, clients: usize) -> Self {
+    pub fn new(policy: Policy, clients: usize) -> Self {
         let mut entropy = crate::entropy(1);
         let now = Time::from_millis(1_000);
         let secret = StaticSecret::generate(&mut entropy);
@@ -75,7 +75,7 @@ impl Gateway {
     }
 
     /// One HELLO_INIT; a session that comes of it goes to the worker.
-    pub(crate) fn hello(&mut self, peer: SocketAddr, packet: &[u8]) -> Outcome {
+    pub fn hello(&mut self, peer: SocketAddr, packet: &[u8]) -> Outcome {
         let arrival = Arrival { tuple: Tuple { local: GATEWAY, peer }, route: 1, queue: 0 };
         let mut outcome = self.desk.hello(self.now, &arrival, packet);
         if let Some(birth) = outcome.birth.take() {
@@ -85,7 +85,7 @@ impl Gateway {
     }
 
     /// What a client of this gateway would ask for.
-    pub(crate) fn request(&mut self) -> HelloRequest {
+    pub fn request(&mut self) -> HelloRequest {
         self.hello_counter += 1;
         HelloRequest {
             hello_counter: self.hello_counter,
@@ -97,7 +97,7 @@ impl Gateway {
     }
 
     /// A whole handshake of a client that means well, up to HELLO_CONFIRM.
-    pub(crate) fn handshake(&mut self, client: usize, from: SocketAddr) -> Guest {
+    pub fn handshake(&mut self, client: usize, from: SocketAddr) -> Guest {
         let request = self.request();
         let secret = &self.clients[client];
         let initiator = Initiator::new(secret, &self.secret.public(), None, &request, &mut crate::entropy(4));
@@ -117,12 +117,40 @@ impl Gateway {
         }
     }
 
+    /// Writes the gate MAC that fits to the end of a message, as anybody can who knows the gateway's public key (HS-2).
+    pub fn gate(&self, packet: &mut [u8]) {
+        if let Some((gated, mac)) = packet.split_last_chunk_mut::<16>() {
+            let key = blake3::derive_key("jumpgate v1 gate mac", &self.secret.public().0);
+            mac.copy_from_slice(&blake3::keyed_hash(&key, gated).as_bytes()[..16]);
+        }
+    }
+
     /// The next event of a session, after the desk has seen it too.
-    pub(crate) fn poll_event(&mut self) -> Option<SessionEvent> {
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
         let event = self.shard.poll_event()?;
         if let Some(old) = self.desk.session_event(&event) {
             self.shard.terminate(self.now, old, Reason::SessionReplaced);
         }
         Some(event)
+    }
+}
+
+/// A HELLO_ACK's payload as an honest gateway would write it, for the harness where it plays the gateway itself.
+pub fn reply(policy: &Policy) -> HelloReply {
+    HelloReply {
+        locator: Locator(0x0010_0000_0000_0042),
+        identity: SessionIdentity([8; 16]),
+        binding_epoch: 1,
+        suite: HelloReply::SUITE_CHACHA20_POLY1305,
+        policy_sequence: 1,
+        policy_hash: policy.hash(),
+        policy: policy.encode_snapshot().into_iter().collect(),
+        gateway_time_ms: 0,
+        inner_v4: Some(([10, 0, 0, 9].into(), 26)),
+        inner_v6: None,
+        mtu: 1_416,
+        endpoints: [GATEWAY].into_iter().collect(),
+        reset_token: [6; 16],
+        next_locator: ReservedZero,
     }
 }

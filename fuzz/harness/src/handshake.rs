@@ -83,7 +83,7 @@ impl Stage {
                 let from = place(script.byte());
                 let Some(initiator) = self.initiator(script) else { return };
                 let mut packet = script.deface(initiator.packet().to_vec());
-                self.gate(&mut packet);
+                self.gateway.gate(&mut packet);
                 self.deliver(from, &packet);
             }
             operation::REPEAT => {
@@ -101,7 +101,7 @@ impl Stage {
                 if script.byte() & 1 == 1 {
                     packet.resize(HELLO_LEN, 0);
                     packet[..2].copy_from_slice(&[MessageType::HelloInit as u8, 0x10]);
-                    self.gate(&mut packet);
+                    self.gateway.gate(&mut packet);
                 }
                 self.deliver(from, &packet);
             }
@@ -166,14 +166,6 @@ impl Stage {
         let arrival = Arrival { tuple: Tuple { local: GATEWAY, peer }, route: 1, queue: 0 };
         let _ = self.gateway.shard.control_in(self.gateway.now, &arrival, &mut packet);
         self.collect();
-    }
-
-    /// Writes the gate MAC that fits, if the message has the length of a HELLO_INIT (HS-2).
-    fn gate(&self, packet: &mut [u8]) {
-        if let Some((gated, mac)) = packet.split_last_chunk_mut::<16>() {
-            let key = blake3::derive_key("jumpgate v1 gate mac", &self.gateway.secret.public().0);
-            mac.copy_from_slice(&blake3::keyed_hash(&key, gated).as_bytes()[..16]);
-        }
     }
 
     /// One HELLO_INIT arrives, and everything that must hold is looked at.

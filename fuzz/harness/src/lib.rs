@@ -21,12 +21,12 @@ pub mod client;
 pub mod corpus;
 pub mod files;
 pub mod frames;
-mod gateway;
+pub mod gateway;
 pub mod handshake;
 pub mod mutate;
 pub mod policy;
 pub mod script;
-mod seal;
+pub mod seal;
 pub mod session;
 pub mod wire;
 pub mod world;
@@ -73,6 +73,6 @@ const fn target(
 }
 
 /// Randomness that is the same each time.
-fn entropy(seed: u64) -> SeededEntropy {
+pub fn entropy(seed: u64) -> SeededEntropy {
     SeededEntropy::new(seed)
 }

@@ -7,7 +7,7 @@ use jumpgate_protocol::wire::{Body, HEADER_LEN, Header, MessageType};
 
 /// A message with that plaintext, whatever it says. The nonce is the one of KY-5: 0 for DATA, else the type, and the
 /// counter.
-pub(crate) fn seal(key: &DefaultAead, header: &Header, plaintext: &[u8]) -> Vec<u8> {
+pub fn seal(key: &DefaultAead, header: &Header, plaintext: &[u8]) -> Vec<u8> {
     let mut nonce = [0; 12];
     if header.kind != MessageType::Data {
         nonce[3] = header.kind as u8;
@@ -23,7 +23,7 @@ pub(crate) fn seal(key: &DefaultAead, header: &Header, plaintext: &[u8]) -> Vec<
 }
 
 /// The plaintext of an honest message, padding included.
-pub(crate) fn plaintext<B: Body>(body: &B) -> Vec<u8> {
+pub fn plaintext<B: Body>(body: &B) -> Vec<u8> {
     let mut bytes = vec![0; B::PADDED_LEN];
     body.emit(&mut bytes[..B::LEN]);
     bytes
@@ -31,7 +31,7 @@ pub(crate) fn plaintext<B: Body>(body: &B) -> Vec<u8> {
 
 /// The counter of a message that nothing forbids to be out of order: mostly the next one, else the same again, one
 /// below, a jump ahead, or one of the values that no counter has (AR-2).
-pub(crate) fn counter(choice: u8, last: u64) -> u64 {
+pub fn counter(choice: u8, last: u64) -> u64 {
     match choice {
         0..=199 => last.wrapping_add(1),
         200..=214 => last,
@@ -45,7 +45,7 @@ pub(crate) fn counter(choice: u8, last: u64) -> u64 {
 }
 
 /// The keys of a session at the end that the harness plays: the newest epoch and the one before.
-pub(crate) struct Ring {
+pub struct Ring {
     identity: SessionIdentity,
     side: Side,
     root: Root,
@@ -56,23 +56,23 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// The keys of key epoch 0.
-    pub(crate) fn new(root: Root, identity: SessionIdentity, side: Side) -> Self {
+    pub fn new(root: Root, identity: SessionIdentity, side: Side) -> Self {
         let newest = EpochKeys::derive(&root, 0, &identity, side);
         Self { identity, side, root, epoch: 0, newest, previous: None }
     }
 
     /// The newest key epoch.
-    pub(crate) const fn epoch(&self) -> u32 {
+    pub const fn epoch(&self) -> u32 {
         self.epoch
     }
 
     /// The root of the newest key epoch.
-    pub(crate) const fn root(&self) -> &Root {
+    pub const fn root(&self) -> &Root {
         &self.root
     }
 
     /// The newest keys, or those before them if there are any; and their epoch's byte on the wire.
-    pub(crate) fn keys(&self, previous: bool) -> (&EpochKeys<DefaultAead>, u8) {
+    pub fn keys(&self, previous: bool) -> (&EpochKeys<DefaultAead>, u8) {
         match &self.previous {
             Some(keys) if previous => (keys, self.epoch.wrapping_sub(1) as u8),
             _ => (&self.newest, self.epoch as u8),
@@ -80,7 +80,7 @@ impl Ring {
     }
 
     /// The keys of that epoch's byte on the wire.
-    pub(crate) fn named(&self, byte: u8) -> Option<&EpochKeys<DefaultAead>> {
+    pub fn named(&self, byte: u8) -> Option<&EpochKeys<DefaultAead>> {
         if byte == self.epoch as u8 {
             Some(&self.newest)
         } else {
@@ -89,7 +89,7 @@ impl Ring {
     }
 
     /// A rekey was agreed on.
-    pub(crate) fn turn(&mut self, next: Root) {
+    pub fn turn(&mut self, next: Root) {
         self.epoch += 1;
         let keys = EpochKeys::derive(&next, self.epoch, &self.identity, self.side);
         self.root = next;
