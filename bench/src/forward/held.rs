@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use jumpgate::worker::Sessions;
-use jumpgate_protocol::gateway::{Inner, Outbound, Reply};
+use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
 
@@ -143,6 +144,18 @@ impl<S: Sessions> Sessions for Held<S> {
 
     fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {
         self.0.terminate(now, locator, reason)
+    }
+
+    fn change_policy(&mut self, now: Time, locator: Locator, change: PolicyChange) -> bool {
+        self.0.change_policy(now, locator, change)
+    }
+
+    fn force_move(&mut self, now: Time, locator: Locator, same_path_ok: bool) -> bool {
+        self.0.force_move(now, locator, same_path_ok)
+    }
+
+    fn set_resets(&mut self, resets: Rate) {
+        self.0.set_resets(resets);
     }
 
     fn terminate_all(&mut self, now: Time, reason: Reason) {

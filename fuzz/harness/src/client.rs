@@ -211,6 +211,7 @@ impl Stage {
             // Another session: other keys, another policy.
             self.checker = Checker::new(policy);
             self.nonces = NonceOracle::default();
+            self.replays = ReplayOracle::default();
         }
         self.deliver(hello.path.0, ack, true);
         assert_eq!(self.client.is_connected(), granted.is_some(), "INV-29: a session has a policy that was verified");
