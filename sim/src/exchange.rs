@@ -132,6 +132,8 @@ impl World {
         let entry = &mut self.clients[client];
         let replay = entry.accepted.is_replay(fingerprint);
         let result = entry.client.datagram_in(now, TransportId(path), &mut packet);
+        // A HELLO_RETRY is not protected: what it can do is to cost an attempt (HS-7).
+        let forged = forged && kind != Some(MessageType::HelloRetry);
         if result.is_ok() && (forged || (replay && counts_once(kind))) {
             let safety = if forged { Safety::UnboundAccepted } else { Safety::ReplayAccepted };
             let words = format!("INV-12, INV-31: client {client} took {kind:?}, forged {forged}, replay {replay}");
@@ -329,7 +331,13 @@ impl World {
         if self.censored.iter().any(|kind| packet.first() == Some(&(*kind as u8))) {
             return;
         }
+        if let Some(overheard) = &mut self.overheard {
+            overheard.push(packet.to_vec());
+        }
         let Some((client, path)) = self.by_external.get(&peer).copied() else {
+            if self.history {
+                self.mail.push((peer, packet.to_vec()));
+            }
             return;
         };
         let Some(link) = self.clients[client].links.get_mut(&path).filter(|link| link.is_mapped(self.now)) else {

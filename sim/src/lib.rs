@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `world` | [`World`]: gateway, clients, paths, one clock; and everything that can go wrong with them |
 //! | `net` | what a path does to a datagram; NATs; clocks that disagree |
+//! | `holder` | [`Holder`]: whoever has the keys of a session and writes its messages by hand |
 //! | `operator` | what an operator does at the gateway |
 //! | `exchange` | how packets and timers reach the protocol, and pass the checkers on their way |
 //! | `check` | [`Checker`]: the invariants, after every step |
@@ -21,6 +22,7 @@ mod check;
 mod churn;
 mod eavesdropper;
 mod exchange;
+mod holder;
 mod net;
 mod operator;
 mod oracle;
@@ -31,6 +33,7 @@ mod world;
 pub use cells::Cells;
 pub use check::{Checker, Incoming, Safety, SafetyCounters, Work};
 pub use churn::{Churn, Outcome, Pace, Watch};
+pub use holder::{Holder, Verdict};
 pub use net::{Burst, Dice, Flap, Impairment, Link, LocalClock};
 pub use oracle::{AmplificationOracle, NonceOracle, ReplayOracle, Sealer, fingerprint};
 pub use records::{Records, Writer};

@@ -9,9 +9,10 @@ const SEEDS: &str = "JUMPGATE_SIM_SEEDS";
 /// Seeds of every ordinary run.
 const DEFAULT_SEEDS: u64 = 12;
 /// Seeds that once found a defect, with the number of clients and seconds that it took.
-const FOUND_SOMETHING: [(u64, usize, u64); 1] = [
+const FOUND_SOMETHING: [(u64, usize, u64); 2] = [
     // A question of the last session was still waiting when the next one asked under the same counter.
     (4, 6, 60),
+    (32, 12, 120),
 ];
 
 fn run(seed: u64, sessions: usize, seconds: u64) -> Outcome {

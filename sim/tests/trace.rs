@@ -65,3 +65,20 @@ fn inv25_traces_of_random_runs_are_valid_at_both_ends() {
         }
     }
 }
+
+#[test]
+fn i07_the_same_seed_gives_byte_equal_audit_files() {
+    let files = || {
+        let length = Span::from_millis(30_000);
+        let churn = Churn { seed: 12, sessions: CLIENTS, length, profile: Profile::Mobile, pace: Pace::Storm };
+        let (_, records) = churn.recorded(Policy::profile(Profile::Mobile));
+        let of = |gateway: bool| {
+            let some = records.iter().filter(|(writer, _)| matches!(writer, Writer::Client(_)) != gateway);
+            some.map(|(_, record)| (None, *record)).collect::<Vec<_>>()
+        };
+        (trace(Role::Gateway, "gateway", &of(true)), trace(Role::Client, "clients", &of(false)))
+    };
+    let (first, second) = (files(), files());
+    assert!(first.0.len() > 10_000 && first.1.len() > 10_000, "there is something to compare");
+    assert!(first == second, "the files differ");
+}

@@ -222,6 +222,6 @@ impl Play<'_> {
         self.step += 1;
         let passed = self.world.now().since(self.start);
         self.watch.passed.store(passed.as_micros(), Ordering::Relaxed);
-        !self.watch.stop.load(Ordering::Relaxed) && self.watch.until.is_none_or(|until| passed < until)
+        !self.watch.stop.load(Ordering::Relaxed) && self.watch.until.is_none_or(|until| passed <= until)
     }
 }

@@ -10,6 +10,8 @@ use crate::net::{Burst, Dice, Flap, Impairment};
 use crate::world::World;
 
 const MS: fn(u64) -> Span = Span::from_millis;
+/// Longest time that a worker is not scheduled, in milliseconds.
+const PAUSE_MAX_MS: u64 = 250;
 /// Packets that somebody sends again in one blow.
 const REPLAYED: usize = 8;
 
@@ -43,7 +45,11 @@ pub(super) fn strike(world: &mut World, dice: &mut Dice, clients: usize, paths: 
             let life = MS(500 + dice.below(20_000));
             world.expire_mappings(client, path, Some(life).filter(|_| dice.chance(500)));
         }
-        97 => world.pause_worker(client % world.shards().len(), MS(dice.below(250))),
+        // What happens to the gateway does not become more because there are more clients.
+        97 if dice.below(1 + clients as u64 / 10) == 0 => {
+            world.pause_worker(client % world.shards().len(), MS(dice.below(PAUSE_MAX_MS)));
+        }
+        97 => {}
         98 => end_by_operator(world, client),
         _ => world.disconnect(client),
     }

@@ -95,6 +95,11 @@ impl World {
         std::iter::once(&self.keys.gateway).chain(&self.keys.clients)
     }
 
+    /// The long-term secret of a client, and the gateway's public key: for whoever speaks by hand.
+    pub(crate) fn long_term_keys(&self, client: usize) -> (StaticSecret, PublicKey) {
+        (self.keys.clients[client].clone(), self.keys.gateway.public())
+    }
+
     pub(crate) fn public_keys(&self) -> Vec<PublicKey> {
         self.keys.clients.iter().map(StaticSecret::public).collect()
     }

@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 
 use jumpgate_protocol::gateway::ClientEntry;
-use jumpgate_protocol::ident::{Locator, TransportId};
+use jumpgate_protocol::ident::{Arrival, Locator, TransportId, Tuple};
 use jumpgate_protocol::machine::Evidence;
 use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
+use jumpgate_protocol::wire::{Header, MessageType};
 
 use super::boot::{boot, path_info};
-use super::{Happening, World, WorldConfig};
+use super::{Happening, World, WorldConfig, gateway_address};
 use crate::check::Work;
 use crate::net::Impairment;
 use crate::oracle::{AmplificationOracle, fingerprint};
@@ -25,6 +26,57 @@ impl World {
     pub fn inject_in(&mut self, span: Span, from: SocketAddr, packet: &[u8]) {
         let forged = self.is_forged(packet);
         self.queue.plan(self.now + span, Happening::ToGateway { from, packet: packet.to_vec(), forged });
+    }
+
+    /// Something that a holder of the keys made arrives at the gateway.
+    pub fn inject_genuine(&mut self, from: SocketAddr, packet: &[u8]) {
+        self.genuine.accepted(fingerprint(packet));
+        if packet.first() == Some(&(MessageType::ReattachRequest as u8))
+            && let Ok(header) = Header::parse(packet)
+        {
+            // Why it asks is sealed in the request; for the checkers it may say that nothing is bound.
+            self.checker.asked_without_binding(header.locator, header.counter);
+        }
+        self.inject(from, packet);
+    }
+
+    /// A packet reaches a worker that is not the one of its session, as after a defect in steering.
+    ///
+    /// # Errors
+    /// Why the worker refused it.
+    pub fn misdeliver(&mut self, worker: usize, from: SocketAddr, packet: &[u8]) -> Result<(), Reason> {
+        let arrival = Arrival { tuple: Tuple { local: gateway_address(), peer: from }, route: 0, queue: 0 };
+        let mut packet = packet.to_vec();
+        let result = if packet.first() == Some(&(MessageType::Data as u8)) {
+            self.shards[worker].data_in(self.now, &arrival, &mut packet).map(|_| ())
+        } else {
+            self.shards[worker].control_in(self.now, &arrival, &mut packet)
+        };
+        self.flush_shard(worker);
+        result
+    }
+
+    /// Takes what the gateway sent to that address, where no client is.
+    pub fn take_mail(&mut self, at: SocketAddr) -> Vec<Vec<u8>> {
+        let (taken, left) = std::mem::take(&mut self.mail).into_iter().partition(|(to, _)| *to == at);
+        self.mail = left;
+        let taken: Vec<(SocketAddr, Vec<u8>)> = taken;
+        taken.into_iter().map(|(_, packet)| packet).collect()
+    }
+
+    /// From now on everything that the gateway says to anybody is kept, for [`World::overheard_answers`].
+    pub fn overhear_answers(&mut self) {
+        self.overheard = Some(Vec::new());
+    }
+
+    /// What the gateway said since [`World::overhear_answers`].
+    pub fn overheard_answers(&mut self) -> Vec<Vec<u8>> {
+        self.overheard.take().unwrap_or_default()
+    }
+
+    /// The worker that a session belongs to.
+    pub fn owner(&self, locator: Locator) -> usize {
+        self.worker_of(locator)
     }
 
     /// Something that nobody but an attacker made arrives at the gateway.
@@ -133,10 +185,12 @@ impl World {
         self.checker.under(policy);
     }
 
-    /// A worker of the gateway is not scheduled for so long: packets wait, timers are late.
+    /// A worker of the gateway is not scheduled for so long, if it is now: packets wait, timers are late.
     pub fn pause_worker(&mut self, worker: usize, span: Span) {
-        self.paused_until[worker] = self.paused_until[worker].max(self.now + span);
-        self.checker.paused(span);
+        if self.paused_until[worker] <= self.now {
+            self.paused_until[worker] = self.now + span;
+            self.checker.paused(span);
+        }
     }
 
     /// A client is suspended: it hears nothing, does nothing, and its clock goes on (AS-1).

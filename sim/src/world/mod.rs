@@ -115,6 +115,10 @@ pub struct World {
     pub(crate) eavesdropper: Option<Eavesdropper>,
     /// What was sent by either end; kept with the history, so that what a test injects is known to be genuine or not.
     pub(crate) genuine: ReplayOracle,
+    /// What the gateway sent to where no client is; kept with the history.
+    pub(crate) mail: Vec<(SocketAddr, Vec<u8>)>,
+    /// What the gateway sends, to whomever; kept only if asked for.
+    pub(crate) overheard: Option<Vec<Vec<u8>>>,
     /// How sessions ended at the gateway, in their order.
     pub(crate) ended: Vec<(Locator, TransitionId, Reason)>,
     /// Every POLICY_UPDATE that the gateway sent.
@@ -164,6 +168,8 @@ impl World {
             capture: None,
             eavesdropper: None,
             genuine: ReplayOracle::default(),
+            mail: Vec::new(),
+            overheard: None,
             ended: Vec::new(),
             updates: Vec::new(),
             fixations: Vec::new(),
