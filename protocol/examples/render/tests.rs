@@ -129,6 +129,10 @@ fn words(text: &str) -> BTreeSet<String> {
         let first = word.split('_').next().unwrap_or_default();
         if first.len() >= 3 && first.ends_with(|letter: char| letter.is_ascii_digit() || letter == 'b') {
             words.insert(first.to_ascii_uppercase());
+            // A hyphen cannot stand in the name of a function: `inv09_equal_arguments` cites INV-09.
+            if let Some(number) = first.strip_prefix("inv") {
+                words.insert(format!("INV-{number}"));
+            }
         }
     }
     // `INV-05..INV-07` and `t06_t08b_t11_...` are left to whoever writes them: an id is cited when it is written.

@@ -72,7 +72,9 @@ impl Session {
             return Err(Reason::ReplayDetected);
         }
         let packet = self.last.answer.clone().ok_or(Reason::ReplayDetected)?;
-        self.reply(arrival, packet, context)
+        self.reply(arrival, packet, context)?;
+        context.outbox.counters.count(Reason::RetransmitAnswered);
+        Ok(())
     }
 
     /// Opens a message under the proof key (C04).

@@ -67,6 +67,8 @@ pub(super) struct Outbox {
     pub(super) replies: VecDeque<Reply>,
     pub(super) events: VecDeque<SessionEvent>,
     pub(super) journal: Journal,
+    /// Refusals, drops and what else is counted by reason.
+    pub(super) counters: ReasonCounters,
 }
 
 struct Slot {
@@ -96,7 +98,6 @@ pub struct Shard {
     pub(super) config: ShardConfig,
     key_limits: KeyLimits,
     resets: Bucket,
-    counters: ReasonCounters,
 }
 
 impl Shard {
@@ -113,12 +114,12 @@ impl Shard {
                 replies: VecDeque::with_capacity(OUTBOX_CAPACITY),
                 events: VecDeque::with_capacity(OUTBOX_CAPACITY),
                 journal: Journal::default(),
+                counters: ReasonCounters::default(),
             },
             entropy,
             resets: Bucket::full(config.resets, now),
             key_limits: KeyLimits::SUITE_1,
             config,
-            counters: ReasonCounters::default(),
         }
     }
 
@@ -139,7 +140,7 @@ impl Shard {
         let locator = birth.locator;
         if self.by_locator.contains_key(&locator) {
             let reason = Reason::InvariantViolation;
-            self.counters.count(reason);
+            self.outbox.counters.count(reason);
             let kind = EventKind::BirthRefused { reason };
             self.outbox.events.push_back(SessionEvent { locator, client: birth.client, kind });
             return;
@@ -157,7 +158,7 @@ impl Shard {
     pub fn data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason> {
         let result = self.try_data_in(now, arrival, packet);
         if let Err(reason) = result {
-            self.counters.count(reason);
+            self.outbox.counters.count(reason);
             self.record_refusal(now, arrival, packet, reason);
         }
         result
@@ -176,7 +177,7 @@ impl Shard {
             None => Err(Reason::NoActiveBinding),
         };
         if let Err(reason) = result {
-            self.counters.count(reason);
+            self.outbox.counters.count(reason);
             if let (Reason::CounterLimitReached, Some(key)) = (reason, key) {
                 self.hurry(key);
             }
@@ -192,7 +193,7 @@ impl Shard {
     pub fn control_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<(), Reason> {
         let result = self.try_control_in(now, arrival, packet);
         if let Err(reason) = result {
-            self.counters.count(reason);
+            self.outbox.counters.count(reason);
             self.record_refusal(now, arrival, packet, reason);
         }
         result
@@ -300,7 +301,7 @@ impl Shard {
 
     /// Refusals and drops by reason.
     pub const fn counters(&self) -> &ReasonCounters {
-        &self.counters
+        &self.outbox.counters
     }
 
     fn try_data_in(&mut self, now: Time, arrival: &Arrival, packet: &mut [u8]) -> Result<Inner, Reason> {

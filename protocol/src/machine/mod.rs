@@ -13,6 +13,8 @@ mod input;
 #[cfg(test)]
 mod properties;
 mod record;
+#[cfg(test)]
+mod rows;
 mod run;
 mod state;
 mod step;

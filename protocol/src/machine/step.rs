@@ -141,10 +141,12 @@ pub fn step(record: &Record, input: &Input, policy: &Policy, now: Time) -> Resul
             guard(now.since(record.entered) >= record.bounds.brake)?;
             may_switch(record, exempt, policy, now)?;
             next.start();
+            next.detail = Some(Reason::ExitDegradedMode);
             next.to(TransitionId::T15, State::Recovering, Reason::RecoveryRetry)
         }
         (State::Degraded, Input::PeerReattach) if gateway => {
             next.start();
+            next.detail = Some(Reason::ExitDegradedMode);
             next.to(TransitionId::T15b, State::Recovering, Reason::PeerReattach)
         }
         (State::Volatile | State::Degraded | State::Recovering, Input::TransportDead { generation, evidence }) => {
