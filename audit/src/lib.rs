@@ -14,5 +14,7 @@
 
 pub mod chain;
 mod record;
+pub mod ring;
+pub mod sink;
 pub mod text;
 pub mod verify;

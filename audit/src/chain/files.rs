@@ -58,19 +58,19 @@ impl ChainFiles {
     }
 
     /// Adds the line of a record.
-    pub fn record(&mut self, now: Time, worker: Option<u16>, record: &Record) {
-        self.add(now, |lines, out| lines.record(out, worker, record));
+    pub fn record(&mut self, worker: Option<u16>, record: &Record) {
+        self.add(|lines, out| lines.record(out, worker, record));
     }
 
-    /// Adds the line of a notice.
-    pub fn notice(&mut self, now: Time, worker: Option<u16>, notice: &Notice) {
-        self.add(now, |lines, out| lines.notice(out, worker, now, notice));
+    /// Adds the line of a notice; `at` as for [`ChainLines::notice`].
+    pub fn notice(&mut self, worker: Option<u16>, at: Option<Time>, notice: &Notice) {
+        self.add(|lines, out| lines.notice(out, worker, at, notice));
     }
 
-    /// Begins a file if none is open, so that it tells of the start although nothing happens.
-    pub fn begin(&mut self, now: Time) {
+    /// Begins a file if none is open: at a time if the process starts, with none if it goes on.
+    pub fn begin(&mut self, at: Option<Time>) {
         if self.file.is_none() && self.pending.is_empty() {
-            self.lines.start(&mut self.pending, now, std::mem::take(&mut self.truncated_bytes));
+            self.lines.start(&mut self.pending, at, std::mem::take(&mut self.truncated_bytes));
             self.pending_lines += 1;
         }
     }
@@ -89,11 +89,11 @@ impl ChainFiles {
     ///
     /// # Errors
     /// What the store refused.
-    pub fn flush(&mut self, now: Time) -> Result<(), StoreError> {
+    pub fn flush(&mut self) -> Result<(), StoreError> {
         self.write()?;
         if self.file.as_ref().is_some_and(|open| open.bytes >= self.rotate_bytes) {
-            self.close(now)?;
-            self.begin(now);
+            self.close(None)?;
+            self.begin(None);
             self.write()?;
         }
         Ok(())
@@ -115,11 +115,11 @@ impl ChainFiles {
     }
 
     /// Whether the open file is still where it was made. If not, the next lines go to a new file.
-    pub fn leave_if_taken_away(&mut self, now: Time) -> bool {
+    pub fn leave_if_taken_away(&mut self) -> bool {
         let gone = self.file.as_ref().is_some_and(|open| !open.file.is_in_place());
         if gone {
             // Whoever moved it gets an orderly end; if it was removed, nobody reads this.
-            let _ = self.close(now);
+            let _ = self.close(None);
             if self.pending.is_empty() {
                 self.file = None;
             }
@@ -127,17 +127,17 @@ impl ChainFiles {
         gone
     }
 
-    /// Ends the file in good order (OB-09). The next line begins another one.
+    /// Ends the file in good order (OB-09). The next line begins another one. `at` as for [`ChainFiles::begin`].
     ///
     /// # Errors
     /// What the store refused.
-    pub fn close(&mut self, now: Time) -> Result<(), StoreError> {
+    pub fn close(&mut self, at: Option<Time>) -> Result<(), StoreError> {
         self.write()?;
         if let Some(open) = &mut self.file
             && !open.closing
         {
             open.closing = true;
-            self.lines.end(&mut self.pending, now, open.lines + 1);
+            self.lines.end(&mut self.pending, at, open.lines + 1);
             self.pending_lines += 1;
         }
         self.write()?;
@@ -146,8 +146,8 @@ impl ChainFiles {
         Ok(())
     }
 
-    fn add(&mut self, now: Time, line: impl FnOnce(&mut ChainLines, &mut Vec<u8>)) {
-        self.begin(now);
+    fn add(&mut self, line: impl FnOnce(&mut ChainLines, &mut Vec<u8>)) {
+        self.begin(None);
         line(&mut self.lines, &mut self.pending);
         self.pending_lines += 1;
     }

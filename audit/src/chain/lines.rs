@@ -151,23 +151,26 @@ impl ChainLines {
             reason: record.reason,
             detail: record.detail,
         };
-        self.line(out, record.at, base, |line, author| record::write_fields(line, &record.event, &author.node_id));
+        self.line(out, Some(record.at), base, |line, author| {
+            record::write_fields(line, &record.event, &author.node_id)
+        });
     }
 
-    /// Appends the line of a notice.
-    pub fn notice(&mut self, out: &mut Vec<u8>, worker: Option<u16>, now: Time, notice: &Notice) {
+    /// Appends the line of a notice. `at` is none for what the writer says of itself: such a line has the time of the line
+    /// before, so that records which waited do not come too late after it.
+    pub fn notice(&mut self, out: &mut Vec<u8>, worker: Option<u16>, at: Option<Time>, notice: &Notice) {
         match *notice {
             Notice::SessionGap { standing, from_version, count } => {
                 let base =
                     Base { worker, standing: Some(standing), reason: Some(Reason::AuditGap), ..Base::of("AuditGap") };
-                self.line(out, now, base, |line, _| {
+                self.line(out, at, base, |line, _| {
                     line.number("from_version", from_version).number("to_version", standing.version);
                     line.null("first_seq").null("last_seq").number("count", count);
                 });
             }
             Notice::RingGap { first, last, count } => {
                 let base = Base { worker, reason: Some(Reason::AuditGap), ..Base::of("AuditGap") };
-                self.line(out, now, base, |line, _| {
+                self.line(out, at, base, |line, _| {
                     line.null("from_version").null("to_version");
                     line.number("first_seq", first).number("last_seq", last).number("count", count);
                 });
@@ -175,7 +178,7 @@ impl ChainLines {
             Notice::Degraded { part, lost, since } => {
                 let since_ms = since.map(|since| self.anchor.unix_ms(since));
                 let ring = (part != Self::FILE).then_some(part);
-                self.line(out, now, Base { worker, ..Base::of("TelemetryDegraded") }, |line, _| {
+                self.line(out, at, Base { worker, ..Base::of("TelemetryDegraded") }, |line, _| {
                     line.text("sink", Self::FILE).text_or_null("ring", ring);
                     line.number("lost", lost).number_or_null("since_ms", since_ms);
                 });
@@ -186,12 +189,13 @@ impl ChainLines {
     /// The sink that a [`Notice::Degraded`] speaks of if it speaks of no ring.
     pub const FILE: &'static str = "file";
 
-    /// Appends the line that opens every file (OB-09). Its `prev_hash` is the last hash of the file before.
-    pub fn start(&mut self, out: &mut Vec<u8>, now: Time, truncated_bytes: u64) {
+    /// Appends the line that opens every file (OB-09). Its `prev_hash` is the last hash of the file before; `at` as for
+    /// [`ChainLines::notice`].
+    pub fn start(&mut self, out: &mut Vec<u8>, at: Option<Time>, truncated_bytes: u64) {
         let previous = self.prev_hash;
         let anchor_ms = self.anchor.unix_ms(Time::ZERO);
         let boot_id = self.boot_id.clone();
-        self.line(out, now, Base::of("ChainStart"), |line, _| {
+        self.line(out, at, Base::of("ChainStart"), |line, _| {
             line.number("schema_version", SCHEMA_VERSION)
                 .text("software_version", env!("CARGO_PKG_VERSION"))
                 .text("boot_id", &boot_id)
@@ -203,16 +207,22 @@ impl ChainLines {
     }
 
     /// Appends the line that closes a file in good order; `records` is the number of its lines, this one included.
-    pub fn end(&mut self, out: &mut Vec<u8>, now: Time, records: u64) {
-        self.line(out, now, Base::of("ChainEnd"), |line, _| {
+    pub fn end(&mut self, out: &mut Vec<u8>, at: Option<Time>, records: u64) {
+        self.line(out, at, Base::of("ChainEnd"), |line, _| {
             line.number("records", records);
         });
     }
 
-    fn line(&mut self, out: &mut Vec<u8>, at: Time, base: Base<'_>, fill: impl FnOnce(&mut LineWriter<'_>, &Author)) {
+    fn line(
+        &mut self,
+        out: &mut Vec<u8>,
+        at: Option<Time>,
+        base: Base<'_>,
+        fill: impl FnOnce(&mut LineWriter<'_>, &Author),
+    ) {
         let begin = out.len();
         // Non-decreasing, also where records of two threads meet (OB-11).
-        self.last_ts_ms = self.last_ts_ms.max(self.anchor.unix_ms(at));
+        self.last_ts_ms = self.last_ts_ms.max(at.map_or(0, |at| self.anchor.unix_ms(at)));
         let mut line = LineWriter::begin(out);
         line.number("seq", self.next_seq)
             .hex("prev_hash", self.prev_hash.as_bytes())

@@ -40,6 +40,8 @@ pub(crate) struct Trace {
     pub(crate) now: Time,
     pub(crate) worker: Option<u16>,
     pub(crate) policy: Policy,
+    /// Every record that was written.
+    pub(crate) records: Vec<Record>,
     begin: usize,
 }
 
@@ -55,7 +57,7 @@ impl Trace {
         let lines = ChainLines::new(author, "boot-1".to_owned(), TimeAnchor::new(Time::ZERO, EPOCH_MS));
         let now = Time::from_millis(1_000);
         let policy = Policy::profile(Profile::Default);
-        let mut trace = Self { lines, out: Vec::new(), now, worker: Some(0), policy, begin: 0 };
+        let mut trace = Self { lines, out: Vec::new(), now, worker: Some(0), policy, records: Vec::new(), begin: 0 };
         trace.start();
         trace
     }
@@ -68,19 +70,20 @@ impl Trace {
         let last_ts_ms = EPOCH_MS + self.now.as_millis();
         let lines = fresh.resuming(self.lines.head().expect("there are lines"), last_ts_ms, self.now);
         let policy = self.policy.clone();
-        let mut trace = Self { lines, out: Vec::new(), now: self.now, worker: self.worker, policy, begin: 0 };
-        trace.lines.start(&mut trace.out, trace.now, truncated_bytes);
+        let mut trace =
+            Self { lines, out: Vec::new(), now: self.now, worker: self.worker, policy, records: Vec::new(), begin: 0 };
+        trace.lines.start(&mut trace.out, Some(trace.now), truncated_bytes);
         trace
     }
 
     pub(crate) fn start(&mut self) {
         self.begin = self.out.len();
-        self.lines.start(&mut self.out, self.now, 0);
+        self.lines.start(&mut self.out, Some(self.now), 0);
     }
 
     pub(crate) fn end(&mut self) {
         let records = self.out[self.begin..].iter().filter(|byte| **byte == b'\n').count() as u64 + 1;
-        self.lines.end(&mut self.out, self.now, records);
+        self.lines.end(&mut self.out, Some(self.now), records);
     }
 
     pub(crate) fn wait(&mut self, millis: u64) {
@@ -272,11 +275,12 @@ impl Trace {
     ) {
         let policy = PolicyRef { version: self.policy.version, sequence: 1 };
         let record = Record::new(self.now, standing, policy, reasons, event);
+        self.records.push(record);
         self.lines.record(&mut self.out, self.worker, &record);
     }
 
     pub(crate) fn notice(&mut self, notice: &Notice) {
-        self.lines.notice(&mut self.out, self.worker, self.now, notice);
+        self.lines.notice(&mut self.out, self.worker, Some(self.now), notice);
     }
 }
 
