@@ -80,8 +80,30 @@ impl<'a> Input<'a> {
         Self { name: name.to_owned(), reader: Box::new(bytes), origin: origin(bytes), problem: None }
     }
 
+    /// Who wrote it; none if it is no trace.
+    pub fn author(&self) -> Option<Author> {
+        self.origin.as_ref().map(|(author, _)| author.clone())
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its lines; none if it is something else.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn lines(self) -> io::Result<Option<Lines<Box<dyn BufRead + 'a>>>> {
+        match (self.problem, self.origin) {
+            (Some(problem), _) => Err(io::Error::other(problem)),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Ok(Some(Lines::new(self.reader))),
+        }
+    }
+
     /// The order in which files are read: by chain, then by record.
-    pub(super) fn order(&self) -> (Option<&Author>, u64) {
+    pub(crate) fn order(&self) -> (Option<&Author>, u64) {
         (self.origin.as_ref().map(|(author, _)| author), self.origin.as_ref().map_or(0, |(_, seq)| *seq))
     }
 }

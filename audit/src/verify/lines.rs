@@ -5,34 +5,34 @@ use std::io::{self, BufRead};
 use crate::chain::LineHash;
 
 /// Longest line that is kept; a record has about 1 KiB. Of a longer one only the hash is taken.
-pub(super) const LINE_MAX: usize = 64 * 1024;
+pub(crate) const LINE_MAX: usize = 64 * 1024;
 
 /// One line.
 #[derive(Debug)]
-pub(super) struct RawLine<'a> {
+pub(crate) struct RawLine<'a> {
     /// Its bytes without LF; the first [`LINE_MAX`] if it is longer.
-    pub(super) bytes: &'a [u8],
+    pub(crate) bytes: &'a [u8],
     /// Hash of all of its bytes.
-    pub(super) hash: LineHash,
+    pub(crate) hash: LineHash,
     /// Whether a LF ends it.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
     /// Whether it is longer than [`LINE_MAX`].
-    pub(super) overlong: bool,
+    pub(crate) overlong: bool,
 }
 
 /// Reads lines.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: R,
     buffer: Vec<u8>,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         Self { reader, buffer: Vec::new() }
     }
 
     /// The next line; none at the end of the file.
-    pub(super) fn next(&mut self) -> io::Result<Option<RawLine<'_>>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<RawLine<'_>>> {
         self.buffer.clear();
         let mut hasher = blake3::Hasher::new();
         let (mut any, mut whole, mut overlong) = (false, false, false);
