@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use jumpgate_audit::cli::Trace;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -68,6 +69,9 @@ enum Command {
     Genkey,
     /// Read a private key from standard input and print its public key
     Pubkey,
+    /// Read audit traces: of this client, of the gateway, or both together
+    #[command(subcommand)]
+    Audit(Trace),
     /// Check a configuration and the key files it names
     CheckConfig {
         /// Configuration file (TOML)
@@ -102,7 +106,7 @@ impl Cli {
     /// Runs the command. What goes wrong is printed with its cure.
     pub fn run(self) -> ExitCode {
         match self.execute() {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("jump: {error}");
@@ -111,8 +115,8 @@ impl Cli {
         }
     }
 
-    fn execute(self) -> Result<(), Failure> {
-        match self.command {
+    fn execute(self) -> Result<ExitCode, Failure> {
+        let done = match self.command {
             Command::Up { config } => up(&config),
             Command::Status { target, json, follow: true } => follow(&target.socket()?, json),
             Command::Status { target, json, follow: false } => status(&target.socket()?, json),
@@ -122,6 +126,20 @@ impl Cli {
             Command::Genkey => print(&format!("{}\n", *keys::generate())),
             Command::Pubkey => pubkey(),
             Command::CheckConfig { config } => check(&config),
+            // Its exit code is its verdict.
+            Command::Audit(trace) => return Ok(read_trace(trace)),
+        };
+        done.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+fn read_trace(trace: Trace) -> ExitCode {
+    match trace.run() {
+        Ok(code) => code.into(),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jump: {error}");
+            error.exit_code().into()
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | [`link`] | the kernel's tables by netlink, the routes this program adds |
 //! | [`tun`], [`socket`], [`batch`] | packets in and out, in place and in batches |
 //! | [`control`], [`report`], [`show`] | status and events: served, defined, printed |
+//! | [`audit`] | the trace of what happened to its sessions |
 //! | [`config`], [`keys`], [`state`] | the file, the keys, and what outlives a run |
 //! | [`privilege`], [`signal`] | whether it may start, and when it must end |
 //!
@@ -27,6 +28,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod batch;
 pub mod cli;
 pub mod clock;

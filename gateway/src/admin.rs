@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jumpgate_audit::sink::StatusView;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -30,6 +31,8 @@ pub enum Question {
     Sessions,
     /// All counters that are not zero.
     Counters,
+    /// How the audit trace stands.
+    Audit,
     /// End a session (T19).
     Terminate {
         /// Its locator, 16 hexadecimal digits.
@@ -59,6 +62,8 @@ pub enum Answer {
     Sessions(Vec<SessionRow>),
     /// Counters by name.
     Counters(Vec<CounterRow>),
+    /// How the audit trace stands; none if none is kept.
+    Audit(Option<StatusView>),
     /// It was done.
     Done,
     /// Another policy is in force.

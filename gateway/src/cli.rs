@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use jumpgate_audit::cli::Trace;
+use jumpgate_audit::sink::StatusView;
 use jumpgate_protocol::handshake::StaticSecret;
 
 use crate::admin::{AdminClient, Answer, Question};
@@ -73,6 +75,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Read audit traces, and ask a running gateway for the state of its own
+    #[command(subcommand)]
+    Audit(Audit),
     /// End a session of a running gateway; its client is told
     Terminate {
         /// Session id as `jumpgate sessions` shows it
@@ -116,6 +121,25 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum Audit {
+    #[command(flatten)]
+    Trace(Trace),
+    /// Print the head of the running gateway's trace, SEQ:HASH; keep it elsewhere, for `audit verify --head`
+    Head {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// Show where the running gateway's trace is, what it lost, and what is wrong with it
+    Status {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+        /// Print JSON for other programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Debug, Args)]
 struct ConfigArgument {
     /// The configuration file
@@ -139,7 +163,7 @@ struct GatewayArgument {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.execute() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(fault) => {
             eprintln!("error: {fault}");
             fault.exit_code()
@@ -148,8 +172,8 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    fn execute(self) -> Result<(), Fault> {
-        match self {
+    fn execute(self) -> Result<ExitCode, Fault> {
+        let done = match self {
             Self::Run { config, check } => {
                 start_logging();
                 let config = Config::read(&config.config)?;
@@ -168,6 +192,23 @@ impl Command {
             Self::Pubkey => pubkey(),
             Self::Sessions { gateway, json, watch } => sessions(&gateway, json, watch),
             Self::Counters { gateway, json } => counters(&gateway, json),
+            // Its exit code is its verdict.
+            Self::Audit(Audit::Trace(trace)) => return read_trace(trace),
+            Self::Audit(Audit::Head { gateway }) => {
+                let head = audit_status(&gateway)?.head;
+                let head =
+                    head.ok_or_else(|| Fault::operator("the trace has no record yet", "ask again in a moment"))?;
+                print(&format!("{head}\n"))
+            }
+            Self::Audit(Audit::Status { gateway, json }) => {
+                let status = audit_status(&gateway)?;
+                let text = if json {
+                    serde_json::to_string(&status).map_err(Fault::ours)? + "\n"
+                } else {
+                    tables::audit(&status)
+                };
+                print(&text)
+            }
             Self::Terminate { locator, gateway } => match gateway.ask(&Question::Terminate { locator })? {
                 Answer::Done => Ok(()),
                 other => Err(unexpected(&other)),
@@ -190,7 +231,8 @@ impl Command {
                 other => Err(unexpected(&other)),
             },
             Self::Unload { interfaces } => unload(&interfaces),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -273,6 +315,27 @@ fn counters(gateway: &GatewayArgument, json: bool) -> Result<(), Fault> {
         return print(&format!("{rows}\n"));
     }
     print(&tables::counters(&rows))
+}
+
+fn audit_status(gateway: &GatewayArgument) -> Result<StatusView, Fault> {
+    match gateway.ask(&Question::Audit)? {
+        Answer::Audit(Some(status)) => Ok(status),
+        Answer::Audit(None) => {
+            Err(Fault::operator("that gateway keeps no audit trace", "remove `enabled = false` from [audit]"))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn read_trace(trace: Trace) -> Result<ExitCode, Fault> {
+    match trace.run() {
+        Ok(code) => Ok(ExitCode::from(code)),
+        Err(error) if error.is_broken_pipe() => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("error: {error}");
+            Ok(ExitCode::from(error.exit_code()))
+        }
+    }
 }
 
 fn unload(interfaces: &[String]) -> Result<(), Fault> {

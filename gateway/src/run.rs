@@ -7,12 +7,13 @@
 //! |---|---|---|
 //! | 1 | kernel and privileges are looked at | |
 //! | 2 | admin socket: also tells that no other gateway runs | its file is removed |
-//! | 3 | outside interface, kernel sockets on the tunnel's port | closed |
-//! | 4 | inside port: the pair, or a NIC | the pair is removed |
-//! | 5 | XDP programs loaded, slots steered, attached; DATA is dropped until there are sockets | detached |
-//! | 6 | AF_XDP sockets of all queues and workers | closed with the workers |
-//! | 7 | workers | stopped and joined |
-//! | 8 | slow path: next hops, handshakes | |
+//! | 3 | audit trace | ended by the last record |
+//! | 4 | outside interface, kernel sockets on the tunnel's port | closed |
+//! | 5 | inside port: the pair, or a NIC | the pair is removed |
+//! | 6 | XDP programs loaded, slots steered, attached; DATA is dropped until there are sockets | detached |
+//! | 7 | AF_XDP sockets of all queues and workers | closed with the workers |
+//! | 8 | workers | stopped and joined |
+//! | 9 | slow path: next hops, handshakes | |
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
@@ -28,6 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{AdminSocket, Pending, Question};
+use crate::audit::{RunningTrace, Trace};
 use crate::clock;
 use crate::config::{Config, GATEWAY_INDEX, InsideKind, ZeroCopy};
 use crate::doorbell::Doorbell;
@@ -95,6 +97,7 @@ struct Gateway {
     /// Removed when the gateway is.
     _pair: Option<InsideVeth>,
     admin: AdminSocket,
+    trace: RunningTrace,
 }
 
 /// The worker threads; stopped and joined when dropped.
@@ -139,6 +142,7 @@ impl Gateway {
         let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
         let inner_mtu = host::inner_mtu(&outside)?;
         let cpus = host::workers(config, &existing_ports(config, &mut netlink, &outside)?)?;
+        let mut trace = Trace::open(config, sessions_of_a_worker(config, cpus.len()))?;
         let sockets = Sockets::open(&config.outside.listen)?;
         let inside = start_inside(config, &mut netlink, cpus.len() as u32, inner_mtu)?;
 
@@ -161,14 +165,18 @@ impl Gateway {
         }
         let policy = Arc::new(config.policy.clone());
         let endpoints = endpoints(config, &mut netlink, &outside)?;
-        let desk = new_desk(config, &policy, inner_mtu, &endpoints);
+        let mut desk = new_desk(config, &policy, inner_mtu, &endpoints);
         let bell = Arc::new(Doorbell::new().map_err(Fault::ours)?);
-        let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &policy, &bell)?;
         let now = clock::now();
         announce(&format!("{} worker(s) on CPUs {}", cpus.len(), list(&cpus)));
         announce(&format!("listening at {}, inner MTU {inner_mtu}", list(&config.outside.listen)));
         let (profile, version) = (config.policy.profile, config.policy.version);
         announce(&format!("{} client(s), policy {profile} {version}", config.clients.len()));
+        if config.audit.is_some() {
+            desk.keep_records(now);
+        }
+        let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &policy, &bell, &mut trace)?;
+        let (trace, records) = trace.start()?;
         let slow = SlowPath::new(Parts {
             sockets,
             filter: Filter::new(&policy.limits, now),
@@ -185,14 +193,15 @@ impl Gateway {
             wildcard,
             steering,
             config: owned,
+            records,
         })
         .map_err(Fault::ours)?;
         announce("ready");
-        Ok(Self { slow, workers, _pair: inside.pair, admin })
+        Ok(Self { slow, workers, _pair: inside.pair, admin, trace })
     }
 
     async fn serve(self, stop: &mut mpsc::Receiver<()>, hangup: Signal) -> Result<(), Fault> {
-        let Self { slow, workers, _pair: pair, admin } = self;
+        let Self { slow, workers, _pair: pair, admin, trace } = self;
         let (sender, questions) = mpsc::channel(QUESTIONS);
         let reloads = tokio::spawn(reload_on(hangup, sender.clone()));
         let operators = tokio::spawn(admin.serve(sender));
@@ -203,8 +212,18 @@ impl Gateway {
         let _ = operators.await;
         drop(workers);
         drop(pair);
+        // Nobody publishes any more: now the last records can be waited for.
+        trace.stop();
         served
     }
+}
+
+/// Sessions that one worker can have at most, by policy, addresses and clients; slots spread them evenly.
+fn sessions_of_a_worker(config: &Config, workers: usize) -> usize {
+    let limits = &config.policy.limits;
+    let of_clients = config.clients.len().saturating_mul(limits.max_sessions_per_identity as usize);
+    let addresses = config.inside.pool.addresses().size() as usize;
+    of_clients.min(limits.max_sessions as usize).min(addresses).div_ceil(workers.max(1))
 }
 
 /// The ports that are there before the gateway makes anything.
@@ -323,20 +342,25 @@ fn spawn_workers(
     desk: &HandshakeDesk,
     policy: &Policy,
     bell: &Arc<Doorbell>,
+    trace: &mut Trace,
 ) -> Result<Workers, Fault> {
     let pool = config.inside.pool.addresses();
     let resets = resets_share(policy, cpus.len());
     let mut workers = Workers { threads: Vec::new(), ends: Vec::new() };
     for (cpu, ports) in cpus.iter().zip(ports.into_workers()) {
-        let shard = Shard::new(
+        let mut shard = Shard::new(
             ShardConfig { pool: *pool, reset_key: desk.reset_key(), resets },
             Box::new(seeded()),
             clock::now(),
         );
+        let records = trace.attach_worker(ports.worker());
+        if records.is_some() {
+            shard.keep_records(clock::now(), desk.disclosure());
+        }
         let (slow_end, worker_end) = link::<Shard>(bell, ports.bell());
         let inner_mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
         let worker = WorkerConfig { cpu: Some(*cpu), pool: *pool, inner_mtu };
-        workers.threads.push(worker::spawn(worker, ports, shard, worker_end).map_err(Fault::ours)?);
+        workers.threads.push(worker::spawn(worker, ports, shard, worker_end, records).map_err(Fault::ours)?);
         workers.ends.push(slow_end);
     }
     Ok(workers)

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use jumpgate_audit::sink::StatusView;
+use jumpgate_audit::timeline::utc;
 
 use crate::admin::{CounterRow, SessionRow};
 use crate::config::{Config, InsideKind};
@@ -73,6 +75,29 @@ pub fn counters(rows: &[CounterRow]) -> String {
     format!("{table}\n")
 }
 
+/// How the audit trace stands.
+pub fn audit(status: &StatusView) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "directory  {}", status.directory.display());
+    let _ = writeln!(text, "head       {}", status.head.as_deref().unwrap_or("none yet"));
+    let _ = writeln!(text, "records    {}, lost {} in {} gaps", status.records, status.lost, status.gaps);
+    match (&status.problem, status.impaired_since_ms) {
+        (Some(problem), Some(since)) => {
+            let _ = writeln!(text, "state      IMPAIRED since {} UTC: {problem}", utc(since));
+        }
+        _ => text.push_str("state      well\n"),
+    }
+    let mut table = table(&["RING", "WAITING", "HIGH WATER", "LOST A", "LOST S", "LOST T"]);
+    for ring in &status.rings {
+        let name = ring.worker.map_or_else(|| "slow path".to_owned(), |worker| format!("worker {worker}"));
+        let numbers = [ring.waiting as u64, ring.high_water as u64].into_iter().chain(ring.lost);
+        table.add_row([name].into_iter().chain(numbers.map(|number| number.to_string())));
+    }
+    let _ = writeln!(text, "\n{table}");
+    text
+}
+
 /// What a configuration means.
 pub fn summary(config: &Config) -> String {
     let mut text = String::new();
@@ -91,6 +116,8 @@ pub fn summary(config: &Config) -> String {
     let _ = writeln!(text, "  pool        {pools}, {} addresses", config.inside.pool.addresses().size());
     let _ = writeln!(text, "  policy      profile {}, version {}", config.policy.profile, config.policy.version);
     let _ = writeln!(text, "  clients     {}", config.clients.len());
+    let audit = config.audit.as_ref().map_or_else(|| "none".to_owned(), |audit| audit.path.display().to_string());
+    let _ = writeln!(text, "  audit       {audit}");
     text
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jumpgate_protocol::audit::{PolicyRef, Record, Standing};
+use jumpgate_protocol::ident::PublicKey;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{TICK_MS, Time};
 
@@ -258,6 +259,16 @@ impl ChainLines {
 impl<'a> Base<'a> {
     fn of(event_type: &'a str) -> Self {
         Self { event_type, ..Self::default() }
+    }
+}
+
+impl Author {
+    /// The author whose long-term key has that public part: its name is 64 bits of a hash, since keys stand in no trace
+    /// (INV-30).
+    pub fn of(role: Role, key: &PublicKey) -> Self {
+        let hash = blake3::Hasher::new_derive_key("jumpgate v1 node id").update(&key.0).finalize();
+        let node_id = hash.as_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { role, node_id }
     }
 }
 

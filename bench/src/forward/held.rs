@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use jumpgate::worker::Sessions;
+use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -140,6 +141,10 @@ impl<S: Sessions> Sessions for Held<S> {
 
     fn poll_event(&mut self) -> Option<S::Event> {
         self.0.poll_event()
+    }
+
+    fn poll_record(&mut self) -> Option<Record> {
+        self.0.poll_record()
     }
 
     fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {

@@ -90,7 +90,7 @@ impl<S: Sessions> Plant<S> {
         let share = ports.into_workers().pop().context("there is one worker")?;
         let (slow, end) = link(&bell, share.bell());
         let config = WorkerConfig { cpu: Some(setup.worker_cpu), pool, inner_mtu: INNER_MTU };
-        let thread = worker::spawn(config, share, Held(sessions), end)?;
+        let thread = worker::spawn(config, share, Held(sessions), end, None)?;
         let plant = Self { name, steering, slow, thread: Some(thread), mode, zero_copy };
         let hop = NextHop { source_mac: [2; 6], destination_mac: NOBODY, vlan: None };
         for id in [INSIDE_HOP, ROUTE] {

@@ -242,11 +242,13 @@ fn write_config(directory: &Path, config: &PlantConfig, secret: &StaticSecret, c
          [outside]\ninterface = \"lg-out\"\nlisten = [\"{GATEWAY}\"]\nmode = {:?}\n\n\
          [inside]\nkind = \"nic\"\ninterface = \"lg-in\"\nrouter = \"{}\"\npool_v4 = \"10.0.0.0/15\"\n\n\
          [workers]\ncount = 1\ncpus = [{}]\n\n\
+         [audit]\npath = {:?}\n\n\
          [policy]\nversion = \"1.0\"\nprofile = {:?}\n{}\n{}\n",
         directory.join("admin.sock"),
         config.mode,
         INSIDE.1,
         config.cpu,
+        directory.join("audit"),
         config.profile,
         config.policy,
         config.tables,

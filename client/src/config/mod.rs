@@ -40,6 +40,9 @@ pub struct Config {
     /// Interfaces that may carry the tunnel, in the order of their transport ids.
     #[serde(default, rename = "uplink")]
     pub uplinks: Vec<UplinkSection>,
+    /// The client's own trace.
+    #[serde(default)]
+    pub audit: AuditSection,
     #[serde(default)]
     policy: toml::Table,
     /// Policy values asked of the gateway, by number; it grants what narrows its own (§10).
@@ -68,6 +71,22 @@ pub struct ClientSection {
     /// Upper bound of the tunnel's MTU; the gateway's offer and the uplinks' MTUs may lower it further.
     #[serde(default, deserialize_with = "values::mtu")]
     pub mtu: Option<u16>,
+}
+
+/// `[audit]`: the client's own trace of its sessions.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSection {
+    /// Whether one is kept.
+    pub enabled: bool,
+    /// Directory for it; by default `audit` in the state directory.
+    pub path: Option<PathBuf>,
+}
+
+impl Default for AuditSection {
+    fn default() -> Self {
+        Self { enabled: true, path: None }
+    }
 }
 
 /// `[gateway]`: the other end.
@@ -135,6 +154,7 @@ impl Config {
             Some(&mut config.client.state_dir),
             Some(&mut config.client.control_socket),
             config.gateway.psk_file.as_mut(),
+            config.audit.path.as_mut(),
         ]
         .into_iter()
         .flatten()
@@ -181,6 +201,12 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Where the trace is kept; none if it is switched off.
+    pub fn audit_path(&self) -> Option<PathBuf> {
+        let path = || self.audit.path.clone().unwrap_or_else(|| self.client.state_dir.join("audit"));
+        self.audit.enabled.then(path)
     }
 
     /// Every path, in the order of its transport id.

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use self::data::DataPath;
 use self::session::{Backoff, SessionLog};
+use crate::audit::{Trace, TraceError};
 use crate::config::{Config, ConfigError};
 use crate::control::{Control, Order, Response, ServerError};
 use crate::keys::{KeyError, SystemEntropy};
@@ -63,6 +64,8 @@ pub enum DriverError {
     Tun(#[from] TunError),
     #[error(transparent)]
     Route(#[from] RouteError),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 /// Everything that `jump up` owns. What the kernel holds for it goes with it.
@@ -77,6 +80,8 @@ pub struct Driver {
     table: Arc<Table>,
     control: Control,
     signals: Signals,
+    /// The audit trace, if one is kept.
+    trace: Option<Trace>,
     session: SessionLog,
     backoff: Backoff,
     phase: Phase,
@@ -114,9 +119,11 @@ impl Driver {
         let tun = Tun::open(name)?;
         let routes = Routes::open()?;
         let uplinks = Uplinks::new(config.paths());
-        let client = Client::new(
+        let secret = StaticSecret::new(*secrets.private_key);
+        let trace = Trace::open(&config, &secret.public())?;
+        let mut client = Client::new(
             ClientConfig {
-                secret: StaticSecret::new(*secrets.private_key),
+                secret,
                 gateway: config.gateway.public_key,
                 psk: secrets.psk.map(|psk| *psk),
                 requested_policy: config.requested_policy.clone(),
@@ -125,6 +132,9 @@ impl Driver {
             },
             Box::new(SystemEntropy),
         );
+        if trace.is_some() {
+            client.keep_records(clock::now());
+        }
         for uplink in &config.uplinks {
             rp_filter::warn_if_strict(uplink.interface.get_ref());
         }
@@ -145,6 +155,7 @@ impl Driver {
             table,
             control,
             signals,
+            trace,
         })
     }
 
@@ -280,7 +291,15 @@ impl Driver {
         }
         self.connect_if_due();
         self.transmit();
+        self.record();
         Ok(())
+    }
+
+    /// Publishes what the core has recorded. Nothing depends on what becomes of it (INV-23).
+    fn record(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.take(clock::now(), &mut self.client);
+        }
     }
 
     /// Sends what the core wants sent. A path on which the kernel refuses is lost; what the core wants then goes out as
@@ -313,11 +332,15 @@ impl Driver {
         while let Some(event) = self.client.poll_event() {
             self.log_event(&event);
         }
+        self.record();
         self.routes.remove_pins().await;
         self.signals.nothing_left_behind();
-        let Self { control, data, told_to_stop, .. } = self;
+        let Self { control, data, told_to_stop, trace, .. } = self;
         // The TUN goes, and with it its addresses and routes.
         drop(data);
+        if let Some(trace) = trace {
+            trace.stop();
+        }
         for answer in told_to_stop {
             let _ = answer.send(Response::Done);
         }

@@ -17,6 +17,8 @@ pub(super) struct File {
     pub(super) inside: Inside,
     #[serde(default)]
     pub(super) workers: Workers,
+    #[serde(default)]
+    pub(super) audit: Audit,
     pub(super) policy: toml::Table,
     #[serde(default, rename = "client")]
     pub(super) clients: Vec<Client>,
@@ -55,6 +57,15 @@ pub(super) struct Inside {
 pub(super) struct Workers {
     pub(super) count: Option<usize>,
     pub(super) cpus: Option<Vec<usize>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Audit {
+    pub(super) enabled: Option<bool>,
+    pub(super) path: Option<PathBuf>,
+    pub(super) rotate_mib: Option<u64>,
+    pub(super) ring_records: Option<usize>,
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@
 //! single key cannot tell. Each complaint names file, line, key and cure, because whoever reads it wants to go on
 //! working and not to look for a manual.
 
+mod audit;
 mod changes;
 mod clients;
 mod document;
@@ -14,6 +15,7 @@ mod pool;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use jumpgate_audit::sink::SinkConfig;
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::policy::Policy;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,8 @@ pub struct Config {
     pub inside: Inside,
     /// Worker threads.
     pub workers: Workers,
+    /// Where and how the audit trace is kept; none if it is switched off.
+    pub audit: Option<SinkConfig>,
     /// What sessions may do, and limits.
     pub policy: Policy,
     /// Who may connect.
@@ -134,6 +138,7 @@ impl Config {
             secret,
             admin_socket: file.gateway.admin_socket.unwrap_or_else(|| DEFAULT_ADMIN_SOCKET.into()),
             workers: check_workers(document, file.workers)?,
+            audit: audit::check(document, file.audit)?,
             outside,
             inside,
             policy,

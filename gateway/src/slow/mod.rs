@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::admin::{Answer, CounterRow, Pending, Question};
+use crate::audit::SlowRecords;
 use crate::clock;
 use crate::config::Config;
 use crate::doorbell::Doorbell;
@@ -101,6 +102,8 @@ pub struct Parts {
     pub steering: Steering,
     /// The configuration in force.
     pub config: Config,
+    /// Where the desk's audit records go.
+    pub records: SlowRecords,
 }
 
 /// The slow path's thread of control.
@@ -183,6 +186,7 @@ impl SlowPath {
         loop {
             self.parts.bell.arm();
             self.take_reports();
+            self.parts.records.take(clock::now(), &mut self.parts.desk);
             if !self.stopping && !self.ended.is_empty() {
                 // Its sessions are gone. A service manager restarts a gateway that ends, not one that lives on by half.
                 return Err(Fault::ours(format!("worker {:?} ended by a panic", self.ended)));
@@ -464,6 +468,7 @@ impl SlowPath {
             Question::Move { locator, same_path } => return self.force_move(locator, *same_path, answer),
             Question::Sessions => return self.gather(Part::Sessions, answer),
             Question::Counters => return self.gather(Part::Counters, answer),
+            Question::Audit => Answer::Audit(self.parts.records.status()),
         };
         // Whoever asked may have gone.
         let _ = answer.send(answer_now);
@@ -502,6 +507,7 @@ impl SlowPath {
         rows.extend(self.counters.iter().map(|(reason, value)| row("slow path", reason.name(), value)));
         rows.extend(self.parts.desk.counters().iter().map(|(reason, value)| row("handshake", reason.name(), value)));
         rows.push(row("slow path", "replies_unsent", self.unsent));
+        rows.extend(self.parts.records.counters());
         rows
     }
 

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply, SessionKey};
 use jumpgate_protocol::ident::{Arrival, Locator, Tuple};
 use jumpgate_protocol::policy::Rate;
@@ -76,6 +77,10 @@ impl Sessions for Bare {
     }
 
     fn poll_event(&mut self) -> Option<()> {
+        None
+    }
+
+    fn poll_record(&mut self) -> Option<Record> {
         None
     }
 

@@ -156,7 +156,7 @@ impl Gateway {
                     slow.send(Command::NextHop { id, hop: Some(hop) }).expect("room");
                 }
                 let config = WorkerConfig { cpu: None, pool, inner_mtu: INNER_MTU };
-                (slow, spawn(config, share, Bare::new(tuple, CLIENT_HOP), end).expect("a thread"))
+                (slow, spawn(config, share, Bare::new(tuple, CLIENT_HOP), end, None).expect("a thread"))
             })
             .unzip();
         Self { mode, steering, slow, threads }

@@ -27,6 +27,7 @@ mod too_big;
 use std::io;
 use std::thread::{self, JoinHandle};
 
+use jumpgate_audit::ring::Publisher;
 use jumpgate_protocol::gateway::AddressPool;
 
 pub use bare::Bare;
@@ -51,19 +52,20 @@ pub struct WorkerConfig {
 }
 
 /// Starts a worker on a thread of its own. It ends after [`Command::Stop`](crate::handover::Command::Stop), and gives
-/// its share of the ports up.
+/// its share of the ports up. Its sessions' audit records go to `records`, if a trace is kept.
 pub fn spawn<S: Sessions>(
     config: WorkerConfig,
     ports: WorkerPorts,
     sessions: S,
     end: WorkerEnd<S>,
+    records: Option<Publisher>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("jg-worker-{}", ports.worker())).spawn(move || {
         if let Some(cpu) = config.cpu {
             pin(cpu);
         }
         let path = DataPath::new(sessions, config.pool, config.inner_mtu, clock::now());
-        Worker::new(ports, path, end).run();
+        Worker::new(ports, path, end).recording(records).run();
     })
 }
 

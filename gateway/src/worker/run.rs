@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use jumpgate_audit::ring::Publisher;
 use jumpgate_protocol::time::{Span, Time};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -22,7 +23,8 @@ const IDLE_ROUNDS: u32 = 32;
 const COMMANDS_PER_ROUND: usize = 32;
 /// Longest sleep while sent packets hold frames: nothing wakes a worker when the device is done with them.
 const SLEEP_WITH_PACKETS_IN_FLIGHT: Span = Span::from_millis(1);
-/// Longest sleep while reports wait for room in the queue: nothing wakes a worker when the slow path makes room.
+/// Longest sleep while reports, or lost audit records, wait for room in their queue: nothing wakes a worker when the
+/// other side makes room.
 const SLEEP_WITH_REPORTS_WAITING: Span = Span::from_millis(10);
 
 /// A worker: its share of the ports, its sessions, and the slow path's ear.
@@ -39,6 +41,8 @@ pub struct Worker<S: Sessions, K = Socket> {
     stopping: bool,
     /// A report found no room in the last round.
     reports_waiting: bool,
+    /// Takes the audit records of its sessions, if a trace is kept.
+    records: Option<Publisher>,
 }
 
 impl<S: Sessions, K: Kick> Worker<S, K> {
@@ -56,7 +60,14 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             sleeps: 0,
             stopping: false,
             reports_waiting: false,
+            records: None,
         }
+    }
+
+    /// The same worker, publishing its sessions' audit records.
+    #[must_use]
+    pub fn recording(self, records: Option<Publisher>) -> Self {
+        Self { records, ..self }
     }
 
     /// Forwards until it is told to stop.
@@ -76,6 +87,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 std::hint::spin_loop();
             }
         }
+        self.record(clock::now());
         // The slow path waits for this report, and makes room for it.
         while !self.end.send(Report::Stopped) && !self.end.is_abandoned() {
             thread::sleep(Duration::from_millis(1));
@@ -101,7 +113,18 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             });
         }
         self.ports.settle();
+        self.record(now);
         self.report() || busy
+    }
+
+    /// Publishes what its sessions recorded. Whatever becomes of it, nothing here depends on that (INV-23).
+    fn record(&mut self, now: Time) {
+        if let Some(records) = &mut self.records {
+            while let Some(record) = self.path.sessions_mut().poll_record() {
+                records.publish(&record);
+            }
+            records.settle(now);
+        }
     }
 
     /// Moves one batch of one queue; false if there was none.
@@ -242,7 +265,8 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
     fn sleep_limit(&self, now: Time) -> PollTimeout {
         let timer = self.path.sessions().next_timeout().map(|due| due.since(now));
         let in_flight = self.ports.has_packets_in_flight().then_some(SLEEP_WITH_PACKETS_IN_FLIGHT);
-        let waiting = self.reports_waiting.then_some(SLEEP_WITH_REPORTS_WAITING);
+        let unsettled = self.records.as_ref().is_some_and(|records| !records.is_settled());
+        let waiting = (self.reports_waiting || unsettled).then_some(SLEEP_WITH_REPORTS_WAITING);
         match [timer, in_flight, waiting].into_iter().flatten().min() {
             // Rounded up: a timer never fires early.
             Some(span) => {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -45,6 +46,9 @@ pub trait Sessions: Send + 'static {
 
     /// The next thing that happened.
     fn poll_event(&mut self) -> Option<Self::Event>;
+
+    /// The next audit record; none if none are kept.
+    fn poll_record(&mut self) -> Option<Record>;
 
     /// Ends a session; false if it is unknown.
     fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool;

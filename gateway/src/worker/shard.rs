@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::gateway::{Birth, Inner, Outbound, PolicyChange, Reply, SessionEvent, SessionView, Shard};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -49,6 +50,10 @@ impl Sessions for Shard {
 
     fn poll_event(&mut self) -> Option<SessionEvent> {
         Self::poll_event(self)
+    }
+
+    fn poll_record(&mut self) -> Option<Record> {
+        Self::poll_record(self)
     }
 
     fn terminate(&mut self, now: Time, locator: Locator, reason: Reason) -> bool {

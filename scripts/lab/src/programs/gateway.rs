@@ -119,8 +119,10 @@ impl GatewayOptions {
              [outside]\ninterface = {GATEWAY_OUTSIDE:?}\nlisten = [\"{v4}\", \"{v6}\"]\nmode = {mode:?}\n\n\
              [inside]\nkind = \"veth\"\ninterface = {INSIDE:?}\npool_v4 = \"10.66.0.0/16\"\npool_v6 = \"fd66::/112\"\n\n\
              [workers]\ncount = 2\n\n\
+             [audit]\npath = {audit:?}\n\n\
              [policy]\nversion = \"1.0\"\nprofile = {profile:?}\n{policy}\n",
             key = self.key.private_file,
+            audit = socket.with_file_name("audit"),
             v4 = lab.gateway_endpoint(false),
             v6 = lab.gateway_endpoint(true),
             mode = self.mode,
