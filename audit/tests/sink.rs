@@ -305,9 +305,12 @@ fn o02_a_directory_that_is_removed_is_made_again_and_the_trace_goes_on() {
     let handle = sink.start().unwrap();
     wait_for("the trace begins", || handle.status().head().is_some());
     std::fs::remove_dir_all(&path).unwrap();
-    // The sink looks after its file once a second by its clock, which stands still here: so it is told to stop, and
-    // what was published goes nowhere, but nothing fails.
     publish(&mut publisher, &lives(1, 1));
     drop(publisher);
     assert_stops(handle);
+    let files = jumpgate_audit::verify::expand(&[path]).unwrap();
+    let inputs = files.iter().map(|file| Input::open(file)).collect();
+    let report = verify(inputs, &Options::default(), |violation| panic!("{violation}"));
+    assert_eq!(report.verdict, Verdict::Incomplete, "what was removed is missing, and that is said");
+    assert_eq!(report.sessions.ended, 1, "all that was published later is there");
 }

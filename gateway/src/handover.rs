@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
 
+use jumpgate_protocol::audit::Disclosure;
 use jumpgate_protocol::gateway::{PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -83,6 +84,8 @@ pub enum Command<B> {
     },
     /// Most SESSION_RESETs a second (PP78), this worker's share.
     Resets(Rate),
+    /// What audit records disclose from now on. Sent only if they are kept.
+    Disclose(Box<Disclosure>),
     /// End every session.
     TerminateAll {
         /// Why.

@@ -15,6 +15,11 @@ pub(super) struct Merge {
 }
 
 impl Merge {
+    /// Whether anything waits.
+    pub(super) fn has_entries(&mut self) -> bool {
+        self.feeds.iter_mut().any(|feed| feed.next_at().is_some())
+    }
+
     /// The next entry of all, with the thread it came from; `now` is the present, or none if nothing more will come.
     pub(super) fn pop(&mut self, now: Option<Time>) -> Option<(Option<u16>, Item)> {
         let limit = now.map_or(Time::NEVER, |now| now - LAG);

@@ -74,6 +74,13 @@ impl Worker {
     fn round(&mut self, stopping: bool) -> Result<(), StoreError> {
         let now = (self.clock)();
         self.flush()?;
+        let care = now.since(self.cared) >= CARE;
+        // Before anything is written, since a file that was removed takes it and keeps nothing.
+        if (care || stopping || self.merge.has_entries()) && self.files.leave_if_taken_away() {
+            tracing::warn!("the audit file was moved or removed; another one begins");
+            self.files.begin(None);
+            self.flush()?;
+        }
         let until = if stopping { None } else { Some(now) };
         while let Some((worker, item)) = self.merge.pop(until) {
             self.write(worker, item);
@@ -92,14 +99,9 @@ impl Worker {
         if stopping {
             self.files.close(Some(now))?;
             self.tell_head(true);
-        } else if now.since(self.cared) >= CARE {
+        } else if care {
             self.cared = now;
             self.files.sync()?;
-            if self.files.leave_if_taken_away() {
-                tracing::warn!("the audit file was moved or removed; a new one begins");
-                self.files.begin(None);
-                self.flush()?;
-            }
         }
         Ok(())
     }

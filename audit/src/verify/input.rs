@@ -32,7 +32,7 @@ pub struct InputError {
     pub problem: String,
 }
 
-/// Takes a directory as the trace files in it, oldest first.
+/// Takes a directory as the trace files in it and in its directories, oldest first: one for each key of a node.
 ///
 /// # Errors
 /// A directory cannot be read, or holds no trace.
@@ -44,17 +44,29 @@ pub fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, InputError> {
             continue;
         }
         let error = |problem: String| InputError { path: path.clone(), problem };
-        let entries = fs::read_dir(path).map_err(|problem| error(problem.to_string()))?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut names: Vec<_> =
-            names.filter(|name| name.starts_with(FILE_PREFIX) && name.ends_with(FILE_SUFFIX)).collect();
-        if names.is_empty() {
+        let (mut inside, directories) = entries(path).map_err(|problem| error(problem.to_string()))?;
+        for directory in directories {
+            inside.extend(entries(&directory).map_err(|problem| error(problem.to_string()))?.0);
+        }
+        if inside.is_empty() {
             return Err(error(format!("no {FILE_PREFIX}*{FILE_SUFFIX} in this directory")));
         }
-        names.sort();
-        files.extend(names.into_iter().map(|name| path.join(name)));
+        files.extend(inside);
     }
     Ok(files)
+}
+
+/// The trace files of a directory, and the directories in it, both by name.
+fn entries(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let (mut directories, mut files): (Vec<_>, Vec<_>) = paths.into_iter().partition(|path| path.is_dir());
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(FILE_PREFIX) && name.ends_with(FILE_SUFFIX)
+    });
+    files.sort();
+    directories.sort();
+    Ok((files, directories))
 }
 
 impl<'a> Input<'a> {

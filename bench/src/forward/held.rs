@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use jumpgate::worker::Sessions;
-use jumpgate_protocol::audit::Record;
+use jumpgate_protocol::audit::{Disclosure, Record};
 use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -157,6 +157,10 @@ impl<S: Sessions> Sessions for Held<S> {
 
     fn force_move(&mut self, now: Time, locator: Locator, same_path_ok: bool) -> bool {
         self.0.force_move(now, locator, same_path_ok)
+    }
+
+    fn keep_records(&mut self, now: Time, disclosure: Disclosure) {
+        self.0.keep_records(now, disclosure);
     }
 
     fn set_resets(&mut self, resets: Rate) {

@@ -22,6 +22,7 @@ impl Config {
             ("inside.router", inside.router == inside_two.router),
             ("workers.count", self.workers.count == other.workers.count),
             ("workers.cpus", self.workers.cpus == other.workers.cpus),
+            ("audit", self.audit == other.audit),
         ];
         pairs.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

@@ -54,6 +54,10 @@ impl SlowPath {
         parts.roster.reload(&config.clients, policy.observability.record_outer_addresses);
         let resets = resets_share(&policy, self.owners.count());
         self.owners.tell_all(|| Command::Resets(resets));
+        if self.parts.records.are_kept() {
+            let disclosure = self.parts.desk.disclosure();
+            self.owners.tell_all(|| Command::Disclose(Box::new(disclosure.clone())));
+        }
         self.counters.count(Reason::PolicyChanged);
         let sessions = self.parts.roster.count();
         tracing::info!(

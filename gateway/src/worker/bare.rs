@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use jumpgate_protocol::audit::Record;
+use jumpgate_protocol::audit::{Disclosure, Record};
 use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply, SessionKey};
 use jumpgate_protocol::ident::{Arrival, Locator, Tuple};
 use jumpgate_protocol::policy::Rate;
@@ -95,6 +95,8 @@ impl Sessions for Bare {
     fn force_move(&mut self, _: Time, _: Locator, _: bool) -> bool {
         false
     }
+
+    fn keep_records(&mut self, _: Time, _: Disclosure) {}
 
     fn set_resets(&mut self, _: Rate) {}
 

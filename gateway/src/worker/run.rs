@@ -192,6 +192,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 Command::Move { locator, same_path_ok } => {
                     self.path.sessions_mut().force_move(now, locator, same_path_ok);
                 }
+                Command::Disclose(disclosure) => self.path.sessions_mut().keep_records(now, *disclosure),
                 Command::Resets(resets) => self.path.sessions_mut().set_resets(resets),
                 Command::TerminateAll { reason } => self.path.sessions_mut().terminate_all(now, reason),
                 // If the queue is full the asker is too far behind to want an answer; it asks again.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use jumpgate_protocol::audit::Record;
+use jumpgate_protocol::audit::{Disclosure, Record};
 use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -58,6 +58,9 @@ pub trait Sessions: Send + 'static {
 
     /// The operator wants a session to move; false if it is unknown.
     fn force_move(&mut self, now: Time, locator: Locator, same_path_ok: bool) -> bool;
+
+    /// Keeps audit records from now on, or, if it does already, discloses another amount in them.
+    fn keep_records(&mut self, now: Time, disclosure: Disclosure);
 
     /// Most stateless resets a second from now on.
     fn set_resets(&mut self, resets: Rate);

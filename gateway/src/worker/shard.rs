@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use jumpgate_protocol::audit::Record;
+use jumpgate_protocol::audit::{Disclosure, Record};
 use jumpgate_protocol::gateway::{Birth, Inner, Outbound, PolicyChange, Reply, SessionEvent, SessionView, Shard};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
@@ -66,6 +66,10 @@ impl Sessions for Shard {
 
     fn force_move(&mut self, now: Time, locator: Locator, same_path_ok: bool) -> bool {
         Self::force_move(self, now, locator, same_path_ok)
+    }
+
+    fn keep_records(&mut self, now: Time, disclosure: Disclosure) {
+        Self::keep_records(self, now, disclosure);
     }
 
     fn set_resets(&mut self, resets: Rate) {

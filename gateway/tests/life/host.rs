@@ -91,11 +91,17 @@ impl Host {
              [outside]\ninterface = \"out0\"\nlisten = [\"192.0.2.1:51900\"]\n\
              [inside]\nkind = \"veth\"\ninterface = \"jg0\"\npool_v4 = \"10.66.0.0/24\"\n\
              [workers]\ncount = 2\n\
+             [audit]\npath = \"audit\"\n\
              [policy]\nversion = \"1.0\"\n\
              [[client]]\nname = \"alice\"\npublic_key = \"{}\"\n",
             self.path("admin.sock").display(),
             keyfile::text(&self.client_key.public().0),
         )
+    }
+
+    /// The configuration of another gateway, which shares no file with the first one.
+    pub(crate) fn elsewhere(&self) -> String {
+        self.config().replace("admin.sock", "other.sock").replace("\"audit\"", "\"other-audit\"")
     }
 
     pub(crate) fn spawn(&self, config: &str) -> Gateway {
@@ -177,6 +183,12 @@ impl Gateway {
         let Answer::Counters(rows) = self.ask(&Question::Counters) else { panic!("no counters") };
         let matches = |row: &&CounterRow| row.place == place && row.name == name;
         rows.iter().find(matches).map_or(0, |row| row.value)
+    }
+
+    /// Ends it without warning, as the kernel or a power failure would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -3,6 +3,7 @@
 
 mod host;
 mod reload;
+mod trace;
 
 use std::fs;
 use std::process::Command;
@@ -129,7 +130,7 @@ fn a_second_gateway_is_refused_and_the_first_goes_on() {
         let (status, errors) = host.spawn(&host.config()).end();
         assert_eq!(status.code(), Some(2));
         assert!(errors.contains("a gateway runs already"), "{errors}");
-        let elsewhere = host.config().replace("admin.sock", "other.sock").replace("jg0", "jg1");
+        let elsewhere = host.elsewhere().replace("jg0", "jg1");
         let (status, errors) = host.spawn(&elsewhere).end();
         assert_eq!(status.code(), Some(2));
         assert!(errors.contains("another program has the port"), "{errors}");
@@ -144,7 +145,7 @@ fn neither_another_gateway_nor_unload_takes_the_pair_of_a_running_one() {
         let pair =
             || Netlink::open().and_then(|mut netlink| netlink.link("jg0")).expect("asked").map(|link| link.index);
         let before = pair();
-        let elsewhere = host.config().replace("admin.sock", "other.sock").replace("51900", "51901");
+        let elsewhere = host.elsewhere().replace("51900", "51901");
         let (status, errors) = host.spawn(&elsewhere).end();
         assert_eq!(status.code(), Some(2), "{errors}");
         assert!(errors.contains("belongs to a gateway that is running"), "{errors}");
