@@ -43,6 +43,13 @@ pub struct Disclosure {
     policy: PolicyRef,
 }
 
+/// Without its key.
+impl core::fmt::Debug for Disclosure {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Disclosure").finish_non_exhaustive()
+    }
+}
+
 impl Disclosure {
     /// What the node with that long-term secret may write under that policy (PP87, PP89).
     /// It is the `sequence`-th policy of the node, from 1.
