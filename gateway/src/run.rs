@@ -175,7 +175,7 @@ impl Gateway {
         if config.audit.is_some() {
             desk.keep_records(now);
         }
-        let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &policy, &bell, &mut trace)?;
+        let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &bell, &mut trace)?;
         let (trace, records) = trace.start()?;
         let slow = SlowPath::new(Parts {
             sockets,
@@ -340,12 +340,11 @@ fn spawn_workers(
     cpus: &[usize],
     inner_mtu: u32,
     desk: &HandshakeDesk,
-    policy: &Policy,
     bell: &Arc<Doorbell>,
     trace: &mut Trace,
 ) -> Result<Workers, Fault> {
     let pool = config.inside.pool.addresses();
-    let resets = resets_share(policy, cpus.len());
+    let resets = resets_share(&config.policy, cpus.len());
     let mut workers = Workers { threads: Vec::new(), ends: Vec::new() };
     for (cpu, ports) in cpus.iter().zip(ports.into_workers()) {
         let mut shard = Shard::new(
