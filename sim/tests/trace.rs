@@ -21,11 +21,11 @@ fn trace(role: Role, node: &str, records: &[(Option<u16>, Record)]) -> Vec<u8> {
     let mut out = Vec::new();
     let begin = records.first().map_or(Time::ZERO, |(_, record)| record.at);
     let end = records.iter().map(|(_, record)| record.at).max().unwrap_or(begin);
-    lines.start(&mut out, begin, 0);
+    lines.start(&mut out, Some(begin), 0);
     for (worker, record) in records {
         lines.record(&mut out, *worker, record);
     }
-    lines.end(&mut out, end, lines.next_seq() + 1);
+    lines.end(&mut out, Some(end), lines.next_seq() + 1);
     out
 }
 
