@@ -20,6 +20,9 @@ fn assert_holds(outcome: &Outcome) {
     assert!(outcome.unique > 100, "{outcome}: a model that goes nowhere proves nothing");
 }
 
+/// The account that the model keeps judges INV-01 to INV-08, INV-10, INV-11, INV-13 to INV-19, INV-25, INV-26, INV-28 and
+/// INV-32 to INV-36 after every step; INV-12 and INV-31 in every state, on a copy: INV-02, INV-03, INV-04, INV-05, INV-06,
+/// INV-07, INV-11, INV-13, INV-14, INV-15, INV-16, INV-17, INV-18, INV-33, INV-34.
 #[test]
 fn i13_every_run_of_gateway_client_and_attacker_within_the_bounds_keeps_the_laws() {
     for scope in SCOPES {

@@ -23,7 +23,6 @@ const CLUSTER: &str = "cluster: not part of this version (OW-1 to OW-12)";
 const ONE_WRITER: &str = "one writer for each session: a commit cannot lose a race (AS-4); reserved for the cluster";
 /// Ids that no test can show yet, each with its cause. An id that has a test all the same must leave this list.
 const LATER: &[(&str, &str)] = &[
-    ("INV-20", CLUSTER),
     ("INV-38", CLUSTER),
     ("OWNERSHIP_CREATED", CLUSTER),
     ("OWNERSHIP_OK", CLUSTER),

@@ -43,6 +43,7 @@ fn a_snapshot_carries_nothing_that_belongs_to_the_gateway_alone() {
     assert_ne!(own.hash(), other.hash(), "PP79 is a session's");
 }
 
+/// INV-29
 #[test]
 fn a_snapshot_of_another_length_or_format_or_with_an_invalid_policy_is_refused() {
     let good = Policy::profile(Profile::Fast).encode_snapshot();

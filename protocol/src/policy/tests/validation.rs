@@ -260,6 +260,7 @@ fn a_priority_is_set_for_one_class_or_for_all() {
     assert_eq!(policy.set("session.max_lifetime_ms.wifi", &integer(1)).unwrap_err().rule, "PR-01");
 }
 
+/// INV-24
 #[test]
 fn p12_there_is_no_key_to_switch_validation_or_replay_protection_off() {
     let switches = [
