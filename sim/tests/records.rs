@@ -155,3 +155,32 @@ fn a27_of_a_flood_a_few_records_are_written_and_the_rest_is_counted_and_told() {
     assert!(written <= 13, "{written} written");
     assert_eq!(kinds(&records).len(), audit_before, "no audit record because of unauthenticated input (INV-31)");
 }
+
+#[test]
+fn samples_and_rankings_are_telemetry_and_say_what_was_measured() {
+    let mut world = world(13);
+    world.connect_now(0);
+    run(&mut world, 11_000);
+    world.link_down(0, 1);
+    run(&mut world, 2_000);
+    let records = world.records();
+    assert!(records.of_gateway(EventType::Telemetry) >= 1);
+    let client = records.kept().iter().filter(|(writer, _)| *writer == Writer::Client(0));
+    let (mut samples, mut rankings) = (0, 0);
+    for (_, record) in client {
+        match record.event {
+            Event::Telemetry { rtt_ms, hb_age_ms, .. } => {
+                samples += 1;
+                assert!(rtt_ms.is_some() && hb_age_ms < 300, "{record:?}");
+            }
+            Event::CandidateScores { candidates } => {
+                rankings += 1;
+                let ranked: Vec<_> = candidates.iter().map(|score| (score.transport_id.0, score.rank)).collect();
+                assert_eq!(ranked, [(2, 1), (1, 0)], "the dead path is last: {record:?}");
+            }
+            _ => continue,
+        }
+        assert_eq!(record.class(), Class::Telemetry);
+    }
+    assert_eq!((samples, rankings), (1, 1));
+}

@@ -8,7 +8,7 @@ use super::journal::{Context, Journal};
 use super::outer::Outer;
 use super::page::{Page, denial, is_policy_refusal};
 use super::value::{KeyTrigger, LimitScope, Permille, PolicyAction, Status};
-use super::{Bounds, Event, PolicyHash, PolicyRef, Record, Standing, millis};
+use super::{Bounds, Event, PolicyHash, PolicyRef, Record, Scores, Standing, millis};
 use crate::health::Measurement;
 use crate::ident::{SessionIdentity, TransportId};
 use crate::machine::{self, State, Transition, TransitionId};
@@ -16,6 +16,9 @@ use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::time::{Span, Time};
 use crate::wire::Cause;
+
+/// A session is sampled so often: ten thousand of them make a thousand samples a second.
+const SAMPLE_EVERY: Span = Span::from_millis(10_000);
 
 /// What an end knows at a transition besides the transition.
 pub(crate) struct Scene<'a> {
@@ -112,6 +115,7 @@ pub(crate) struct Trail {
     limited: bool,
     /// The operator flagged its key (KY-10).
     pub(super) flagged: bool,
+    next_sample: Time,
 }
 
 impl Trail {
@@ -144,6 +148,7 @@ impl Trail {
             late_packets: 0,
             limited: false,
             flagged: false,
+            next_sample: now + SAMPLE_EVERY,
         };
         if journal.is_open() {
             let (policy_hash, bounds) = (PolicyHash::of(policy), Bounds::of(policy));
@@ -284,6 +289,39 @@ impl Trail {
     /// When [`Trail::drained`] has something to do.
     pub(crate) fn drains_until(&self) -> Time {
         self.draining.map_or(Time::NEVER, |(_, until)| until)
+    }
+
+    /// A sample of the active path, if one is due (PP88: without its round trip, if policy keeps that back). What is
+    /// measured, and packets and bytes so far, are asked for only then.
+    pub(crate) fn sample(
+        &mut self,
+        policy: &Policy,
+        now: Time,
+        journal: &mut Journal,
+        measure: impl FnOnce() -> Option<(Measurement, u64, u64)>,
+    ) {
+        if now < self.next_sample || !journal.is_open() {
+            return;
+        }
+        self.next_sample = now + SAMPLE_EVERY;
+        let Some((measured, packets, bytes)) = measure() else { return };
+        let shown = |span: Option<Span>| span.filter(|_| policy.observability.include_latency_metrics).map(millis);
+        let event = Event::Telemetry {
+            rtt_ms: shown(measured.latency),
+            jitter_ms: shown(measured.jitter),
+            loss_ratio: Some(Permille(u16::try_from(measured.loss_permille).unwrap_or(u16::MAX))),
+            hb_age_ms: millis(measured.heartbeat_age),
+            packets,
+            bytes,
+        };
+        self.put(journal, now, self.last, (None, None), event);
+    }
+
+    /// Candidates were ranked (PP86).
+    pub(crate) fn ranked(&self, policy: &Policy, candidates: Scores, now: Time, journal: &mut Journal) {
+        if policy.observability.emit_switch_metrics {
+            self.put(journal, now, self.last, (None, None), Event::CandidateScores { candidates });
+        }
     }
 
     /// Probation after the last switch ended well (SM-12).

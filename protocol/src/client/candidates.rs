@@ -2,6 +2,7 @@
 //! table.
 
 use super::path::Path;
+use crate::audit::{Exclusion, Permille, Score, Scores};
 use crate::ident::TransportId;
 use crate::machine::Record;
 use crate::policy::Policy;
@@ -53,6 +54,55 @@ impl Choice<'_> {
         }
         let usable = paths.iter().any(|path| !self.is_current(path) && self.is_usable(path));
         Some(if usable { Reason::QualityFloorViolation } else { Reason::NoCandidateTransports })
+    }
+
+    /// Every path with its place in the order, or why it has none; for the record of the choice, never for the choice.
+    pub(super) fn scores(&self, paths: &[Path]) -> Scores {
+        let floor = self.floor(paths);
+        // Unrested ones count only where no other is left (AF-2).
+        let rested_only = self.best_of(paths, true).is_some();
+        let excluded = |path: &Path| {
+            let unrested = (rested_only && !self.is_rested(path)).then_some(Exclusion::Unrested);
+            self.exclusion(path, floor).or(unrested)
+        };
+        let mut order: Vec<_> = paths.iter().map(|path| (excluded(path), self.rank(path), path)).collect();
+        order.sort_by_key(|(excluded, rank, _)| (excluded.is_some(), *rank));
+        Scores::of(order.iter().zip(1..).map(|((excluded_by, _, path), place)| Score {
+            transport_id: path.id,
+            loss: Permille(u16::try_from(path.echoes.loss_permille()).unwrap_or(u16::MAX)),
+            latency_ms: shown_ms(path.echoes.rtt().smoothed().unwrap_or(Span::ZERO)),
+            jitter_ms: shown_ms(path.echoes.jitter(self.now)),
+            rank: if excluded_by.is_some() { 0 } else { place },
+            excluded_by: *excluded_by,
+        }))
+    }
+
+    /// Why a path does not pass, if it does not: the first cause, in the order of the filter.
+    fn exclusion(&self, path: &Path, floor: u64) -> Option<Exclusion> {
+        if self.passes(path, floor) {
+            return None;
+        }
+        let least = u64::from(self.policy.transport.candidate_min_score);
+        let answered = path.echoes.last_answer().is_some();
+        Some(if !path.up {
+            Exclusion::Down
+        } else if path.tried && !self.anew {
+            Exclusion::Tried
+        } else if !self.is_usable(path) && self.target.is_some_and(|target| target != path.id) {
+            Exclusion::Policy
+        } else if self.is_current(path) {
+            Exclusion::Active
+        } else if answered && !path.seen_within(self.policy.transport.candidate_ttl, self.now) {
+            Exclusion::Stale
+        } else if !self.is_usable(path) {
+            Exclusion::Unvalidated
+        } else if self.quality && !self.within_quality(path) {
+            Exclusion::Quality
+        } else if score(path.echoes.loss_permille(), path, self.now) < least {
+            Exclusion::Score
+        } else {
+            Exclusion::Hysteresis
+        })
     }
 
     /// AF-2: a path left a moment ago must have answered for a while, unless no other is left.
@@ -147,6 +197,11 @@ impl Choice<'_> {
     fn is_current(&self, path: &Path) -> bool {
         self.current == Some(path.id)
     }
+}
+
+/// Milliseconds as a record has room for them.
+fn shown_ms(span: Span) -> u16 {
+    u16::try_from(span.as_millis()).unwrap_or(u16::MAX)
 }
 
 /// 1000 for a perfect path; loss in permille counts twice, jitter in milliseconds three times (§10.6).

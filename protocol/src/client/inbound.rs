@@ -110,6 +110,7 @@ impl Live {
             self.announcing = false;
         }
         self.review(shared, now);
+        self.record_sample(shared, now);
         Ok(())
     }
 

@@ -119,6 +119,7 @@ impl Live {
     }
 
     fn next_attempt(&mut self, shared: &mut Shared, now: Time) {
+        self.record_ranking(shared, now);
         let named = self.named.take().filter(|id| shared.path(*id).is_some_and(|path| path.up));
         let candidate = named.or_else(|| self.choice(shared, now, false).best(&shared.paths));
         let exhausted = u32::from(self.record.attempts()) >= self.policy.switching.max_recovery_attempts;

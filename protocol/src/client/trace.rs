@@ -35,6 +35,26 @@ impl Live {
         self.trail.transition(transition, &scene, peer, &mut shared.journal);
     }
 
+    /// The active path is as it is now.
+    pub(super) fn record_sample(&mut self, shared: &mut Shared, now: Time) {
+        let active = self.active_path();
+        let Self { trail, policy, health, received, sent, .. } = self;
+        let Shared { paths, journal, .. } = shared;
+        trail.sample(policy, now, journal, || {
+            let path = paths.iter().find(|path| Some(path.id) == active)?;
+            let measured = health.measurement(policy, RoundTrips::Client(&path.echoes), now);
+            Some((measured, received.packets + sent.packets, received.bytes + sent.bytes))
+        });
+    }
+
+    /// The candidates are ranked for the next attempt.
+    pub(super) fn record_ranking(&self, shared: &mut Shared, now: Time) {
+        if shared.journal.is_open() {
+            let scores = self.choice(shared, now, false).scores(&shared.paths);
+            self.trail.ranked(&self.policy, scores, now, &mut shared.journal);
+        }
+    }
+
     /// A request goes out: an attempt.
     pub(super) fn record_attempt(&mut self, shared: &mut Shared, nonce: u64, request: &ReattachRequest, now: Time) {
         let (candidate, epoch) = (request.transport_id, request.binding_epoch);

@@ -114,6 +114,7 @@ impl Session {
         let answered = self.reply(arrival, ack, context);
         // Calm may have lasted long enough by now (T07).
         self.review(context);
+        self.record_sample(context);
         answered
     }
 

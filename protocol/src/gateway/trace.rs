@@ -3,6 +3,7 @@
 use super::session::Session;
 use super::shard::Context;
 use crate::audit::{self, Answer, Refused, Request, Scene, Totals, Trail};
+use crate::health::RoundTrips;
 use crate::ident::{TransportId, Tuple};
 use crate::machine::{State, Transition};
 use crate::reason::Reason;
@@ -26,6 +27,15 @@ impl Session {
         };
         let peer = transition.active.and_then(|binding| journal.outer(binding.tuple.peer));
         self.trail.transition(transition, &scene, peer, journal);
+    }
+
+    /// The path of the session is as it is now.
+    pub(super) fn record_sample(&mut self, context: &mut Context<'_>) {
+        let Self { trail, policy, health, rtt, received, sent, .. } = self;
+        trail.sample(policy, context.now, &mut context.outbox.journal, || {
+            let measured = health.measurement(policy, RoundTrips::Gateway(rtt), context.now);
+            Some((measured, received.packets + sent.packets, received.bytes + sent.bytes))
+        });
     }
 
     /// A request passed every check: an attempt, and its answer. The transitions of its chain follow.

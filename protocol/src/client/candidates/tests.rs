@@ -81,7 +81,13 @@ fn best(choice: &Choice<'_>, paths: &[Path]) -> Option<u16> {
     let found = choice.best(paths);
     let reversed: Vec<Path> = paths.iter().rev().cloned().collect();
     assert_eq!(choice.best(&reversed), found, "the order of the table does not matter");
-    found.map(|id| id.0)
+    let best = found.map(|id| id.0);
+    // What is recorded of the choice is the choice.
+    let recorded = choice.scores(paths);
+    let first = recorded.iter().find(|score| score.rank == 1);
+    assert_eq!(first.map(|score| score.transport_id.0), best, "{recorded:?}");
+    assert!(recorded.iter().all(|score| (score.rank == 0) == score.excluded_by.is_some()), "{recorded:?}");
+    best
 }
 
 #[test]
