@@ -88,6 +88,8 @@ fn the_death_of_a_transport_takes_the_binding_and_never_ends_the_session() {
     let transition = walk.take(dead, TransitionId::T04, Reason::TransportDead);
     assert!(transition.active.is_none() && transition.retired.is_some_and(|old| old.epoch == 1));
     walk.take(Input::RecoveryStart { exempt: false }, TransitionId::T08, Reason::DeadTransportRecovery);
+    let mut lossy = Walk::volatile(Side::Client);
+    lossy.take(Input::RecoveryStart { exempt: false }, TransitionId::T08, Reason::LossRecovery);
     for mut walk in [Walk::volatile(Side::Client), Walk::degraded(Side::Client), Walk::recovering(Side::Client)] {
         walk.take(dead, TransitionId::T16, Reason::TransportDead);
         assert!(walk.record.state().is_live() && walk.record.active().is_none(), "INV-19");
