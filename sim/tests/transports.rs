@@ -426,3 +426,37 @@ fn clocks_that_run_apart_by_half_a_thousandth_move_nothing_for_an_hour() {
     assert_eq!(world.refused(Reason::FreshnessInvalid), 0);
     assert_clean(&mut world);
 }
+
+#[test]
+fn sp4_standby_paths_whose_probes_are_lost_lower_nothing_in_use() {
+    let mut world = world(3);
+    let before = (view(&world).version, view(&world).epoch);
+    for path in 2..=3 {
+        world.impair(0, path, Impairment::DEAD);
+    }
+    world.run_for(MS(60_000));
+    assert_eq!((view(&world).version, view(&world).epoch), before, "INV-35");
+    assert_eq!(place(&mut world), (State::Attached, Some(1)));
+    assert!(carries(&mut world));
+    assert_clean(&mut world);
+}
+
+#[test]
+fn sp5_a_standby_path_hears_nothing_but_answers_to_its_probes() {
+    let mut world = world(2);
+    world.client(0).links.get_mut(&1).unwrap().down = Impairment::DEAD;
+    world.overhear_answers();
+    let started = world.now();
+    // Before the client gives up path 1: whatever is delivered came by path 2, the standby.
+    for _ in 0..10 {
+        world.send_down(0, b"down").unwrap();
+        world.run_for(MS(50));
+    }
+    assert!(world.now().since(started) < MS(1_000));
+    assert!(world.client(0).delivered.is_empty(), "DATA goes to the active binding only (BD-2)");
+    let said = world.overheard_answers();
+    let kinds: std::collections::BTreeSet<u8> = said.iter().map(|packet| packet[0]).collect();
+    let allowed = [MessageType::Data, MessageType::HeartbeatAck, MessageType::PathProbeAck].map(|kind| kind as u8);
+    assert!(kinds.iter().all(|kind| allowed.contains(kind)), "{kinds:?}");
+    assert_clean(&mut world);
+}

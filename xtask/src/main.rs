@@ -80,7 +80,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Simulate; arguments go to jumpgate-sim
+    /// Simulate gateways and clients over bad networks, and check every invariant; arguments go to jumpgate-sim
     Sim {
         /// Passed on
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -8,6 +8,8 @@ mod findings;
 mod followed;
 mod mirror;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
