@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use jumpgate_protocol::audit::LimitScope;
 use jumpgate_protocol::ident::Slot;
 use jumpgate_protocol::limits::{Bucket, SourceTable};
 use jumpgate_protocol::policy::{Limits, Rate};
@@ -17,6 +18,21 @@ pub enum Request {
     Hello,
     /// A control message for the owner of that slot.
     Control(Slot),
+}
+
+/// Why a datagram goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    /// The code to count and record it by.
+    pub reason: Reason,
+    /// Whose limit it was, with RATE_LIMITED.
+    pub scope: LimitScope,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, scope: LimitScope::Source }
+    }
 }
 
 /// Rates of control messages, in tables of fixed size.
@@ -43,7 +59,7 @@ impl Filter {
     }
 
     /// Says where a datagram goes, or why nowhere. A refusal is silent: nothing is known about its sender yet.
-    pub fn look(&mut self, now: Time, source: IpAddr, datagram: &[u8]) -> Result<Request, Reason> {
+    pub fn look(&mut self, now: Time, source: IpAddr, datagram: &[u8]) -> Result<Request, Refused> {
         let kind = datagram.first().copied().and_then(MessageType::from_byte).ok_or(match datagram {
             [] => Reason::Malformed,
             _ => Reason::UnknownType,
@@ -56,15 +72,17 @@ impl Filter {
                 // The steering hands DATA to its owner. What comes here had no owner, or came in fragments.
                 MessageType::Data => Reason::NotAuthoritativeOwner,
                 _ => Reason::UnknownType,
-            });
+            }
+            .into());
         }
         if datagram.len() > CONTROL_MAX {
-            return Err(Reason::Malformed);
+            return Err(Reason::Malformed.into());
         }
         let header = Header::parse(datagram).map_err(|error| error.reason())?;
         // The source first: one that floods shall not use up what others need.
         self.sources.take(source, now).map_err(|_| Reason::RateLimited)?;
-        self.total.take(self.total_rate, now).map_err(|_| Reason::RateLimited)?;
+        let scope = LimitScope::Global;
+        self.total.take(self.total_rate, now).map_err(|_| Refused { reason: Reason::RateLimited, scope })?;
         Ok(Request::Control(header.locator.slot()))
     }
 }
@@ -123,7 +141,7 @@ mod tests {
     #[test]
     fn c00_what_no_client_sends_is_refused_with_its_reason() {
         let (mut filter, _) = filter();
-        let mut look = |bytes: &[u8]| filter.look(Time::ZERO, source(1), bytes);
+        let mut look = |bytes: &[u8]| filter.look(Time::ZERO, source(1), bytes).map_err(|refused| refused.reason);
         assert_eq!(look(&[]), Err(Reason::Malformed));
         assert_eq!(look(&[1, 0, 0, 0]), Err(Reason::UnknownType), "WireGuard's");
         assert_eq!(look(&message(MessageType::HeartbeatAck)), Err(Reason::UnknownType), "only a gateway sends it");
@@ -143,7 +161,7 @@ mod tests {
         let bytes = message(MessageType::PathProbe);
         let passed = (0..10_000).filter(|_| filter.look(Time::ZERO, source(1), &bytes).is_ok()).count();
         assert_eq!(passed, limits.control_per_source.burst as usize);
-        assert_eq!(filter.look(Time::ZERO, source(1), &bytes), Err(Reason::RateLimited));
+        assert_eq!(filter.look(Time::ZERO, source(1), &bytes), Err(Reason::RateLimited.into()));
         assert!(filter.look(Time::ZERO, source(2), &bytes).is_ok());
         let second = Time::ZERO + Span::from_millis(1_000);
         let passed = (0..10_000).filter(|_| filter.look(second, source(1), &bytes).is_ok()).count();

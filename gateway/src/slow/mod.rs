@@ -44,7 +44,7 @@ use crate::xdp::Steering;
 use gathering::{Gathering, Part};
 use orders::Move;
 
-pub use filter::{Filter, Request};
+pub use filter::{Filter, Refused, Request};
 pub use inside_hop::InsideHop;
 pub use owners::{Owners, worker_of};
 pub use roster::{Roster, Steer};
@@ -248,7 +248,10 @@ impl SlowPath {
         let received = sockets.receive(|tuple, datagram| {
             let request = match filter.look(now, tuple.peer.ip(), datagram) {
                 Ok(request) => request,
-                Err(reason) => return counters.count(reason),
+                Err(Refused { reason, scope }) => {
+                    counters.count(reason);
+                    return desk.refused_by_driver(now, tuple.peer, datagram, reason, scope);
+                }
             };
             let route = next_hops.route_to(tuple.peer.ip(), &mut changes);
             let arrival = Arrival { tuple, route, queue: 0 };
