@@ -14,6 +14,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -132,6 +133,7 @@ pub struct Lab {
     pub relay: RelayControl,
     relay_process: Process,
     notes: Mutex<Vec<String>>,
+    killed: AtomicBool,
 }
 
 /// What is missing to build a lab here, each with its cure; empty if it can be built.
@@ -179,8 +181,8 @@ impl Lab {
         connect_gateway(&core, &gateway)?;
         connect_server(&gateway, &server)?;
         client.sysctl(&[("ipv6/conf/all/keep_addr_on_down", "1"), ("ipv6/conf/default/keep_addr_on_down", "1")])?;
-        let notes = Mutex::default();
-        let lab = Self { run, client, core, gateway, server, routers, relay, relay_process, notes };
+        let (notes, killed) = (Mutex::default(), AtomicBool::default());
+        let lab = Self { run, client, core, gateway, server, routers, relay, relay_process, notes, killed };
         for uplink in &Uplink::ALL {
             connect_uplink(uplink, &lab.client, lab.router(uplink), &lab.core)?;
             lab.add_default_routes(uplink)?;
@@ -189,6 +191,16 @@ impl Lab {
         lab.core.forward()?;
         lab.settle()?;
         Ok(lab)
+    }
+
+    /// A gateway of this lab was killed: its trace has no end.
+    pub fn note_killed(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was killed since the last time.
+    pub fn take_killed(&self) -> bool {
+        self.killed.swap(false, Ordering::Relaxed)
     }
 
     /// Keeps what a test measured but does not judge, to be shown beside its result.

@@ -1,13 +1,15 @@
 //! What attacks begin with: a victim with traffic, an attacker on the gateway's link, and perhaps a hostile client.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use jumpgate_protocol::reason::Reason;
 
 use super::tunnel::{Ends, Tunnel, peer, quieten};
-use super::wait_for;
+use super::{trace, wait_for};
 use crate::attacker::{Member, Target, Wire, request};
 use crate::probe::{Interruption, Probe};
 use crate::programs::{KeyPair, Session};
@@ -37,6 +39,8 @@ pub(super) struct Watch<'a> {
     tunnel: &'a Tunnel<'a>,
     before: Session,
     counted: BTreeMap<String, u64>,
+    /// Reason codes that were counted on purpose: the audit trace has to name them too.
+    refused: RefCell<BTreeSet<String>>,
     probe: Probe,
     since: Instant,
 }
@@ -100,7 +104,8 @@ impl<'a> Watch<'a> {
         let probe = tunnel.probe(false)?;
         let before = tunnel.session()?;
         ensure!(before.state == "ATTACHED", "it is not well before the attack: {before:?}");
-        Ok(Self { tunnel, before, counted: tunnel.gateway.counters()?, probe, since: Instant::now() })
+        let counted = tunnel.gateway.counters()?;
+        Ok(Self { tunnel, before, counted, refused: RefCell::default(), probe, since: Instant::now() })
     }
 
     /// The victim before the attack.
@@ -114,8 +119,12 @@ impl<'a> Watch<'a> {
         Ok(self.tunnel.gateway.counter(name)? - before)
     }
 
-    /// Waits until a counter has grown by at least `by`.
+    /// Waits until a counter has grown by at least `by`. If it is a reason code, [`Watch::is_undisturbed`] wants to
+    /// find it in the audit trace.
     pub(super) fn counts(&self, name: &str, by: u64) -> Result<()> {
+        if Reason::ALL.iter().any(|reason| reason.name() == name) {
+            self.refused.borrow_mut().insert(name.to_owned());
+        }
         wait_for(&format!("the gateway to count {by} x {name}"), COUNT_LIMIT, || Ok(self.grown(name)? >= by))
             .with_context(|| {
                 format!("the gateway counted:\n{}", self.tunnel.gateway.counters_text().unwrap_or_default())
@@ -140,7 +149,8 @@ impl<'a> Watch<'a> {
         let after = self.tunnel.session()?;
         ensure!(after.is_as(&self.before), "the session changed: {:?} became {after:?}", self.before);
         ensure!(seen.outage <= CALM, "the victim's traffic stood still for {:?}: {seen:?}", seen.outage);
-        wait_for("the victim's traffic to flow", COUNT_LIMIT, || Ok(self.flows()))
+        wait_for("the victim's traffic to flow", COUNT_LIMIT, || Ok(self.flows()))?;
+        trace::tells(self.tunnel.lab, self.refused.take())
     }
 }
 

@@ -111,6 +111,7 @@ fn gateway_restart(lab: &Lab) -> Result<()> {
     let Tunnel { client, gateway, gateway_options, programs, .. } = Tunnel::open(lab, false)?;
     let first = gateway.session()?.locator;
     gateway.kill();
+    lab.note_killed();
     let gateway = Gateway::start(lab, &programs, &gateway_options)?;
     let status = client.wait_for("a second session", Duration::from_secs(45), |status| {
         status.phase == "connected" && status.sessions >= 2 && status.session.as_deref() != Some(&first)

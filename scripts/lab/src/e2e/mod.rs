@@ -18,6 +18,7 @@ mod replay;
 mod sessions;
 mod steering;
 mod strangers;
+mod trace;
 mod tunnel;
 mod volume;
 
@@ -131,7 +132,8 @@ fn run_in_lanes(tests: Vec<&'static Test>, lanes: usize) -> Tally {
 /// Runs one test and tells its result; whether it passed.
 fn run_one(test: &Test, lab: &mut Option<Lab>) -> bool {
     let started = Instant::now();
-    let outcome = fresh(lab).and_then(|lab| (test.run)(lab));
+    // The gateway of the test has stopped when the test returns: its trace is closed.
+    let outcome = fresh(lab).and_then(|lab| (test.run)(lab).and_then(|()| trace::judge(lab)));
     stand_aside_for_signal();
     let seconds = started.elapsed().as_secs_f64();
     // In one piece: another lane may be telling something too.
