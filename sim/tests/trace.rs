@@ -2,11 +2,12 @@
 //! nothing of the code that wrote them.
 
 use jumpgate_audit::chain::{Author, ChainLines, Role, TimeAnchor};
-use jumpgate_audit::verify::{Options, Verdict, verify_bytes};
+use jumpgate_audit::timeline::{Filter, read};
+use jumpgate_audit::verify::{Input, Options, Verdict, verify_bytes};
 use jumpgate_protocol::audit::Record;
 use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::time::{Span, Time};
-use jumpgate_sim::{Churn, Pace, Writer};
+use jumpgate_sim::{Churn, Pace, World, WorldConfig, Writer};
 
 /// Even ones: the gateway of an odd one crashes, and what it had written ends in the middle.
 const SEEDS: [u64; 4] = [2, 4, 6, 8];
@@ -81,4 +82,41 @@ fn i07_the_same_seed_gives_byte_equal_audit_files() {
     let (first, second) = (files(), files());
     assert!(first.0.len() > 10_000 && first.1.len() > 10_000, "there is something to compare");
     assert!(first == second, "the files differ");
+}
+
+#[test]
+fn o09_the_timeline_of_a_session_is_what_the_simulator_saw_happen_to_it() {
+    let policy = Policy::profile(Profile::Fast);
+    let mut world = World::new(&WorldConfig { seed: 41, workers: 1, policy }, 1, 2);
+    world.keep_records();
+    world.course = Some(Vec::new());
+    world.connect_now(0);
+    for path in [1, 2, 1] {
+        world.link_down(0, path);
+        world.run_for(Span::from_millis(1_500));
+        world.link_up(0, path);
+        world.run_for(Span::from_millis(4_000));
+    }
+    world.disconnect(0);
+    world.run_for(Span::from_millis(1_000));
+    let records = world.records().kept().iter().filter(|(writer, _)| !matches!(writer, Writer::Client(_)));
+    let text = trace(Role::Gateway, "gateway", &records.map(|(_, record)| (None, *record)).collect::<Vec<_>>());
+    let stories = read(vec![Input::bytes("trace", &text)], &Filter::default()).expect("a trace");
+    assert_eq!(stories.len(), 1, "one session lives through all of it");
+    let told = stories[0].changes.iter().map(|change| {
+        (change.version, change.transition.as_str(), change.from.as_str(), change.to.as_str(), change.reason.as_str())
+    });
+    let course = world.course.as_ref().expect("it was followed");
+    let truth = course.iter().map(|(_, transition)| {
+        let (from, to) = (transition.from.name(), transition.to.name());
+        (transition.version, transition.id.name(), from, to, transition.reason.name())
+    });
+    assert_eq!(told.collect::<Vec<_>>(), truth.collect::<Vec<_>>());
+    let anchor_ms = stories[0].changes[0].at_ms - course[0].1.at.as_millis();
+    for (change, (_, transition)) in stories[0].changes.iter().zip(course) {
+        assert_eq!(change.at_ms, anchor_ms + transition.at.as_millis());
+        assert_eq!(change.transport, transition.active.map(|binding| u64::from(binding.transport.0)));
+    }
+    assert!(stories[0].switches.len() >= 3 && stories[0].windows.iter().all(|window| window.outcome.is_some()));
+    assert_eq!(stories[0].end.as_deref(), Some("PEER_TERMINATED"));
 }

@@ -276,12 +276,11 @@ impl Story {
         });
     }
 
-    /// Counts in the window that is open, or in the one that the present version has just closed: the records of a commit
-    /// follow its transition.
+    /// Counts in the window that is open, or in the one that was closed at this very time: the records of a commit follow
+    /// its transition.
     fn count(&mut self, count: impl FnOnce(&mut Window)) {
-        let last_change = self.changes.last().map(|change| change.at_ms);
-        let present =
-            self.windows.last_mut().filter(|window| window.until_ms.is_none() || window.until_ms == last_change);
+        let now = Some(self.last_ms);
+        let present = self.windows.last_mut().filter(|window| window.until_ms.is_none() || window.until_ms == now);
         if let Some(window) = present {
             count(window);
         }
