@@ -1,7 +1,7 @@
 //! Keys as WireGuard users know them: 32 bytes, base64, one line; `genkey | tee private.key | pubkey`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 
 /// Length of every key in bytes.
 pub const KEY_LEN: usize = 32;
+/// Bytes of a file that can be a key with white space around it; what is longer is some other file, which is not
+/// swallowed whole.
+const MAX_KEY_TEXT: u64 = 256;
 /// Permission bits that let somebody other than the owner read or write a secret file.
 const FOREIGN_ACCESS: u32 = 0o077;
 
@@ -94,7 +97,9 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
     if mode & FOREIGN_ACCESS != 0 {
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
+    let mut text = Zeroizing::new(String::new());
+    let file = fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_KEY_TEXT).read_to_string(&mut text).map_err(unreadable)?;
     parse_key(&text).map_err(|source| KeyError::InFile { path: path.to_owned(), source: Box::new(source) })
 }
 

@@ -12,11 +12,13 @@
 //! | [`client`] | the client, by a gateway that holds the keys |
 //! | [`world`] | both, over a network that the script controls |
 //! | [`files`] | what operators and users write |
+//! | [`audit`] | traces that were cut or edited |
 //!
 //! Those with state read their bytes as a [`script`].
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod client;
 pub mod corpus;
 pub mod files;
@@ -60,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     target("gateway_config", "gateway.toml", files::gateway_config, files::gateway_config_seeds, 4_096),
     target("client_config", "jump.toml", files::client_config, files::client_config_seeds, 4_096),
     target("requests", "what is asked at the control sockets", files::requests, files::request_seeds, 1_024),
+    target("audit", "audit traces, as the verifier reads them", audit::run, audit::seeds, 8_192),
 ];
 
 const fn target(

@@ -61,6 +61,7 @@ explore! {
     a14_gateway_configurations_of_any_bytes_are_valid_or_refused_with_a_cure "gateway_config",
     a14_client_configurations_of_any_bytes_are_valid_or_refused_with_a_cure "client_config",
     a14_requests_of_any_bytes_are_understood_or_refused "requests",
+    a14_audit_traces_of_any_bytes_are_judged "audit",
 }
 
 #[test]
