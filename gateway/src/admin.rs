@@ -33,6 +33,8 @@ pub enum Question {
     Counters,
     /// How the audit trace stands.
     Audit,
+    /// Everything for a monitoring system.
+    Metrics,
     /// End a session (T19).
     Terminate {
         /// Its locator, 16 hexadecimal digits.
@@ -64,6 +66,8 @@ pub enum Answer {
     Counters(Vec<CounterRow>),
     /// How the audit trace stands; none if none is kept.
     Audit(Option<StatusView>),
+    /// A page in the Prometheus text format.
+    Metrics(String),
     /// It was done.
     Done,
     /// Another policy is in force.

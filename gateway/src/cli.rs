@@ -78,6 +78,11 @@ enum Command {
     /// Read audit traces, and ask a running gateway for the state of its own
     #[command(subcommand)]
     Audit(Audit),
+    /// Print the metrics of a running gateway in the Prometheus text format
+    Metrics {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
     /// End a session of a running gateway; its client is told
     Terminate {
         /// Session id as `jumpgate sessions` shows it
@@ -209,6 +214,10 @@ impl Command {
                 };
                 print(&text)
             }
+            Self::Metrics { gateway } => match gateway.ask(&Question::Metrics)? {
+                Answer::Metrics(page) => print(&page),
+                other => Err(unexpected(&other)),
+            },
             Self::Terminate { locator, gateway } => match gateway.ask(&Question::Terminate { locator })? {
                 Answer::Done => Ok(()),
                 other => Err(unexpected(&other)),

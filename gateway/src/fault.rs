@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::admin::AdminError;
 use crate::config::ConfigError;
+use crate::metrics::EndpointError;
 use crate::net::{NetlinkError, VethError};
 use crate::port::PortError;
 use crate::slow::ListenError;
@@ -103,6 +104,12 @@ impl From<ListenError> for Fault {
 
 impl From<AdminError> for Fault {
     fn from(error: AdminError) -> Self {
+        Self::operator(error.to_string(), error.cure())
+    }
+}
+
+impl From<EndpointError> for Fault {
+    fn from(error: EndpointError) -> Self {
         Self::operator(error.to_string(), error.cure())
     }
 }

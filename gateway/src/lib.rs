@@ -19,6 +19,7 @@ pub mod fault;
 pub mod handover;
 pub mod host;
 pub mod keyfile;
+pub mod metrics;
 pub mod net;
 pub mod os_entropy;
 pub mod port;

@@ -6,7 +6,7 @@
 //! | step | what | undone by |
 //! |---|---|---|
 //! | 1 | kernel and privileges are looked at | |
-//! | 2 | admin socket: also tells that no other gateway runs | its file is removed |
+//! | 2 | admin socket: also tells that no other gateway runs; metrics endpoint | its file is removed; closed |
 //! | 3 | audit trace | ended by the last record |
 //! | 4 | outside interface, kernel sockets on the tunnel's port | closed |
 //! | 5 | inside port: the pair, or a NIC | the pair is removed |
@@ -36,6 +36,7 @@ use crate::doorbell::Doorbell;
 use crate::fault::Fault;
 use crate::handover::{SlowEnd, link};
 use crate::host::{self, Device};
+use crate::metrics::{Endpoint, PortLabels};
 use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
 use crate::os_entropy::OsEntropy;
 use crate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role};
@@ -98,6 +99,7 @@ struct Gateway {
     _pair: Option<InsideVeth>,
     admin: AdminSocket,
     trace: RunningTrace,
+    metrics: Option<Endpoint>,
 }
 
 /// The worker threads; stopped and joined when dropped.
@@ -137,6 +139,7 @@ impl Gateway {
         let config = &owned;
         host::check_kernel()?;
         let admin = AdminSocket::open(&config.admin_socket)?;
+        let metrics = open_metrics(config)?;
         let mut netlink = Netlink::open()?;
         let watcher = Watcher::open()?;
         let outside = host::device(&mut netlink, "outside.interface", &config.outside.interface)?;
@@ -152,6 +155,7 @@ impl Gateway {
             steering.attach(Side::Inside, &inside.device.link.name, config.outside.mode)?,
         ];
         let ports = open_ports(config, &outside, &inside.device, cpus.len(), &attached)?;
+        let port_labels = port_labels(&ports, [&outside, &inside.device], &attached);
         for (role, side) in [(Role::Outside, Side::Outside), (Role::Inside, Side::Inside)] {
             for (key, socket) in ports.sockets(role) {
                 let (queue, worker) = (key / cpus.len() as u32, key % cpus.len() as u32);
@@ -194,20 +198,23 @@ impl Gateway {
             steering,
             config: owned,
             records,
+            ports: port_labels,
         })
         .map_err(Fault::ours)?;
         announce("ready");
-        Ok(Self { slow, workers, _pair: inside.pair, admin, trace })
+        Ok(Self { slow, workers, _pair: inside.pair, admin, metrics, trace })
     }
 
     async fn serve(self, stop: &mut mpsc::Receiver<()>, hangup: Signal) -> Result<(), Fault> {
-        let Self { slow, workers, _pair: pair, admin, trace } = self;
+        let Self { slow, workers, _pair: pair, admin, metrics, trace } = self;
         let (sender, questions) = mpsc::channel(QUESTIONS);
         let reloads = tokio::spawn(reload_on(hangup, sender.clone()));
+        let scrapers = metrics.map(|endpoint| tokio::spawn(endpoint.serve(sender.clone())));
         let operators = tokio::spawn(admin.serve(sender));
         let served = slow.run(questions, stop).await;
         reloads.abort();
         operators.abort();
+        scrapers.inspect(|scrapers| scrapers.abort());
         // Whether it was aborted or had ended: its socket is closed and the file gone when this returns.
         let _ = operators.await;
         drop(workers);
@@ -224,6 +231,30 @@ fn sessions_of_a_worker(config: &Config, workers: usize) -> usize {
     let of_clients = config.clients.len().saturating_mul(limits.max_sessions_per_identity as usize);
     let addresses = config.inside.pool.addresses().size() as usize;
     of_clients.min(limits.max_sessions as usize).min(addresses).div_ceil(workers.max(1))
+}
+
+/// The endpoint for scrapers, if there is to be one.
+fn open_metrics(config: &Config) -> Result<Option<Endpoint>, Fault> {
+    let Some(address) = config.metrics_listen else { return Ok(None) };
+    let endpoint = Endpoint::open(address)?;
+    let address = endpoint.address().map_err(Fault::ours)?;
+    announce(&format!("metrics at http://{address}/metrics"));
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "whoever can reach this address can read the metrics: there is no password and no TLS");
+    }
+    Ok(Some(endpoint))
+}
+
+/// What each port turned out to be, for the metrics.
+fn port_labels(ports: &Ports, devices: [&Device; 2], attached: &[Attached; 2]) -> [PortLabels; 2] {
+    let of = |(role, port): (Role, &'static str), device: &Device, attached: &Attached| PortLabels {
+        port,
+        driver: device.driver.clone(),
+        xdp_mode: attached.mode.name(),
+        zero_copy: ports.info(role).zero_copy,
+    };
+    let [outside, inside] = devices;
+    [of((Role::Outside, "outside"), outside, &attached[0]), of((Role::Inside, "inside"), inside, &attached[1])]
 }
 
 /// The ports that are there before the gateway makes anything.

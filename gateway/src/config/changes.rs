@@ -20,6 +20,7 @@ impl Config {
             ("inside.pool_v4", inside.pool.v4() == inside_two.pool.v4()),
             ("inside.pool_v6", inside.pool.v6() == inside_two.pool.v6()),
             ("inside.router", inside.router == inside_two.router),
+            ("metrics.listen", self.metrics_listen == other.metrics_listen),
             ("workers.count", self.workers.count == other.workers.count),
             ("workers.cpus", self.workers.cpus == other.workers.cpus),
             ("audit", self.audit == other.audit),

@@ -19,6 +19,8 @@ pub(super) struct File {
     pub(super) workers: Workers,
     #[serde(default)]
     pub(super) audit: Audit,
+    #[serde(default)]
+    pub(super) metrics: Metrics,
     pub(super) policy: toml::Table,
     #[serde(default, rename = "client")]
     pub(super) clients: Vec<Client>,
@@ -66,6 +68,12 @@ pub(super) struct Audit {
     pub(super) path: Option<PathBuf>,
     pub(super) rotate_mib: Option<u64>,
     pub(super) ring_records: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]

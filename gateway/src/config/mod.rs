@@ -55,6 +55,8 @@ pub struct Config {
     pub workers: Workers,
     /// Where and how the audit trace is kept; none if it is switched off.
     pub audit: Option<SinkConfig>,
+    /// Where metrics can be scraped by HTTP, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// What sessions may do, and limits.
     pub policy: Policy,
     /// Who may connect.
@@ -141,6 +143,7 @@ impl Config {
             audit: audit::check(document, file.audit)?,
             outside,
             inside,
+            metrics_listen: file.metrics.listen,
             policy,
             clients,
         })

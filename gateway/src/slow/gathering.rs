@@ -13,6 +13,16 @@ use crate::worker::WorkerCounters;
 pub(super) enum Part {
     Sessions,
     Counters,
+    Metrics,
+}
+
+/// What all workers answered.
+pub(super) enum Gathered {
+    Sessions(Vec<SessionRow>),
+    /// In the order of the workers.
+    Counters(Vec<WorkerCounters>),
+    /// The same.
+    Metrics(Vec<WorkerCounters>),
 }
 
 /// Answers of the workers on their way to operators.
@@ -21,7 +31,7 @@ pub(super) struct Gathering {
     /// Who has not answered.
     missing: HashSet<usize>,
     sessions: Vec<SessionRow>,
-    counters: Vec<CounterRow>,
+    counters: Vec<WorkerCounters>,
     waiting: Vec<oneshot::Sender<Answer>>,
     /// Then it is over, whoever has not answered.
     pub(super) until: Instant,
@@ -45,26 +55,32 @@ impl Gathering {
         }
     }
 
-    pub(super) fn counters(&mut self, worker: usize, counters: &WorkerCounters) {
+    pub(super) fn counters(&mut self, worker: usize, counters: WorkerCounters) {
         if self.missing.remove(&worker) {
-            self.counters.extend(worker_rows(worker, counters));
+            self.counters.push(counters);
         }
+    }
+
+    /// Whether that worker has not answered.
+    pub(super) fn misses(&self, worker: usize) -> bool {
+        self.missing.contains(&worker)
     }
 
     pub(super) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
-    /// Answers all who wait; `own` are the counters of the slow path itself.
-    pub(super) fn finish(mut self, own: Vec<CounterRow>) {
+    /// Answers all who wait; `answer` makes the answer.
+    pub(super) fn finish(mut self, answer: impl FnOnce(Gathered) -> Answer) {
         self.sessions.sort_by(|a, b| (&a.client, &a.locator).cmp(&(&b.client, &b.locator)));
-        let counters: Vec<_> = own.into_iter().chain(self.counters).filter(|row| row.value > 0).collect();
+        self.counters.sort_by_key(|counters| counters.worker);
         let answer = match self.part {
             _ if !self.missing.is_empty() => {
                 Answer::Error("not every worker answered in time: the gateway is overloaded".to_owned())
             }
-            Part::Counters => Answer::Counters(counters),
-            Part::Sessions => Answer::Sessions(self.sessions),
+            Part::Counters => answer(Gathered::Counters(self.counters)),
+            Part::Metrics => answer(Gathered::Metrics(self.counters)),
+            Part::Sessions => answer(Gathered::Sessions(self.sessions)),
         };
         for waiting in self.waiting {
             // Whoever asked may have gone.
@@ -73,9 +89,13 @@ impl Gathering {
     }
 }
 
-/// The counters of a worker, one a line.
-fn worker_rows(worker: usize, counters: &WorkerCounters) -> Vec<CounterRow> {
-    let place = format!("worker {worker}");
+/// The counters of all workers, one a line.
+pub(super) fn worker_rows(workers: &[WorkerCounters]) -> impl Iterator<Item = CounterRow> {
+    workers.iter().flat_map(rows_of)
+}
+
+fn rows_of(counters: &WorkerCounters) -> Vec<CounterRow> {
+    let place = format!("worker {}", counters.worker);
     let row = |name: &str, value| CounterRow { place: place.clone(), name: name.to_owned(), value };
     let mut rows = vec![
         row("outside_received_packets", counters.outside.received),
@@ -117,16 +137,20 @@ mod tests {
         gathering.join(second);
         for worker in 0..2 {
             assert!(!gathering.is_complete());
-            let mut counted = WorkerCounters::default();
+            let mut counted = WorkerCounters { worker: worker as u16, ..WorkerCounters::default() };
             counted.sessions.add(Reason::WrongTransport, 3);
-            gathering.counters(worker, &counted);
-            gathering.counters(worker, &counted);
+            gathering.counters(worker, counted.clone());
+            gathering.counters(worker, counted);
+            assert!(!gathering.misses(worker));
         }
         assert!(gathering.is_complete());
-        gathering.finish(Vec::new());
+        gathering.finish(|gathered| {
+            let Gathered::Counters(workers) = gathered else { panic!("counters were asked for") };
+            Answer::Counters(worker_rows(&workers).filter(|row| row.value > 0).collect())
+        });
         let row = |worker: &str| CounterRow { place: worker.into(), name: "WRONG_TRANSPORT".into(), value: 3 };
         let rows = Answer::Counters(vec![row("worker 0"), row("worker 1")]);
-        assert_eq!(first_answered.try_recv().as_ref(), Ok(&rows), "zeroes are left out, a second answer too");
+        assert_eq!(first_answered.try_recv().as_ref(), Ok(&rows), "a second answer is left out");
         assert_eq!(second_answered.try_recv(), Ok(rows));
     }
 
@@ -135,7 +159,7 @@ mod tests {
         let mut gathering = Gathering::new(Part::Sessions, 1, Instant::now());
         let (sender, mut answered) = oneshot::channel();
         gathering.join(sender);
-        gathering.finish(Vec::new());
+        gathering.finish(|_| panic!("there is nothing to answer with"));
         assert!(matches!(answered.try_recv(), Ok(Answer::Error(_))));
     }
 }

@@ -25,7 +25,7 @@ use jumpgate_protocol::gateway::{EventKind, HandshakeDesk, Reply, SessionEvent, 
 use jumpgate_protocol::ident::{Arrival, SLOT_COUNT, Slot, Tuple};
 use jumpgate_protocol::machine::TransitionId;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
-use jumpgate_protocol::wire::ControlPacket;
+use jumpgate_protocol::wire::{ControlPacket, MessageType};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -37,11 +37,13 @@ use crate::config::Config;
 use crate::doorbell::Doorbell;
 use crate::fault::Fault;
 use crate::handover::{Command, INSIDE_HOP, Report, SlowEnd};
+use crate::metrics::{self, PortLabels, Process, SlowCounters, Sources};
 use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, RouteTable, Watcher};
 use crate::sys::readiness::readable;
+use crate::worker::WorkerCounters;
 use crate::xdp::Steering;
 
-use gathering::{Gathering, Part};
+use gathering::{Gathered, Gathering, Part};
 use orders::Move;
 
 pub use filter::{Filter, Refused, Request};
@@ -104,6 +106,8 @@ pub struct Parts {
     pub config: Config,
     /// Where the desk's audit records go.
     pub records: SlowRecords,
+    /// How the ports turned out, for the metrics.
+    pub ports: [PortLabels; 2],
 }
 
 /// The slow path's thread of control.
@@ -113,6 +117,8 @@ pub struct SlowPath {
     bell: AsyncFd<OwnedFd>,
     news: AsyncFd<OwnedFd>,
     counters: ReasonCounters,
+    /// What is counted for the metrics alone.
+    metrics: SlowCounters,
     /// Replies that the kernel did not take, beside those whose queue was full.
     unsent: u64,
     tables_due: Option<Instant>,
@@ -138,6 +144,7 @@ impl SlowPath {
             news: readable(&parts.watcher)?,
             owners,
             counters: ReasonCounters::default(),
+            metrics: SlowCounters::default(),
             unsent: 0,
             tables_due: None,
             tables_cost: Duration::ZERO,
@@ -240,7 +247,7 @@ impl SlowPath {
 
     fn take_datagrams(&mut self) {
         let now = clock::now();
-        let Self { parts, owners, counters, unsent, stopping, .. } = self;
+        let Self { parts, owners, counters, metrics, unsent, stopping, .. } = self;
         let Parts { sockets, filter, desk, next_hops, roster, .. } = parts;
         let mut changes = Vec::new();
         // Replies leave after the batch: the sockets are being read meanwhile.
@@ -250,6 +257,7 @@ impl SlowPath {
                 Ok(request) => request,
                 Err(Refused { reason, scope }) => {
                     counters.count(reason);
+                    metrics.refused(datagram, reason, scope);
                     return desk.refused_by_driver(now, tuple.peer, datagram, reason, scope);
                 }
             };
@@ -271,6 +279,8 @@ impl SlowPath {
                     } else if let Some(reason) = outcome.refused {
                         tracing::debug!(%reason, "no session for a HELLO_INIT");
                     }
+                    let is_cookie = |reply: &Vec<u8>| reply.first() == Some(&(MessageType::HelloRetry as u8));
+                    metrics.cookies += u64::from(outcome.reply.as_ref().is_some_and(is_cookie));
                     replies.extend(outcome.reply.map(|reply| (tuple, reply)));
                 }
                 Request::Control(slot) => {
@@ -279,6 +289,7 @@ impl SlowPath {
                     let offered =
                         packet.is_some_and(|packet| owners.offer(worker, Command::Control { arrival, packet }));
                     if !offered {
+                        metrics.refusals.count(datagram, Reason::QueueFull);
                         counters.count(Reason::QueueFull);
                     }
                 }
@@ -302,7 +313,10 @@ impl SlowPath {
                         let Self { parts, counters, unsent, .. } = self;
                         send(&parts.sockets, counters, unsent, &tuple, &packet);
                     }
-                    Report::Event(event) => self.take_event(&event, &mut changes),
+                    Report::Event(event) => {
+                        self.metrics.tally.follow(worker, &event);
+                        self.take_event(&event, &mut changes);
+                    }
                     Report::Unresolved { peer: Some(peer), .. } => {
                         self.parts.next_hops.follow(peer, &mut changes);
                     }
@@ -314,8 +328,9 @@ impl SlowPath {
                         }
                     }
                     Report::Counters(counters) => {
-                        if let Some(gathering) = self.gatherings.iter_mut().find(|g| g.part == Part::Counters) {
-                            gathering.counters(worker, &counters);
+                        let mut asked = self.gatherings.iter_mut().filter(|g| g.part != Part::Sessions);
+                        if let Some(gathering) = asked.find(|gathering| gathering.misses(worker)) {
+                            gathering.counters(worker, *counters);
                         }
                     }
                     Report::Stopped => {
@@ -466,12 +481,13 @@ impl SlowPath {
         let answer_now = match &question {
             _ if self.stopping => Answer::Error("the gateway is stopping".to_owned()),
             Question::Terminate { locator } => self.terminate(locator),
-            Question::Reload => self.reload(),
+            Question::Reload => self.count_reload(),
             Question::Compromised { client } => self.compromised(client),
             Question::Move { locator, same_path } => return self.force_move(locator, *same_path, answer),
             Question::Sessions => return self.gather(Part::Sessions, answer),
             Question::Counters => return self.gather(Part::Counters, answer),
             Question::Audit => Answer::Audit(self.parts.records.status()),
+            Question::Metrics => return self.gather(Part::Metrics, answer),
         };
         // Whoever asked may have gone.
         let _ = answer.send(answer_now);
@@ -488,14 +504,47 @@ impl SlowPath {
         self.gatherings.push(gathering);
         self.owners.tell_all(|| match part {
             Part::Sessions => Command::Views,
-            Part::Counters => Command::Counters,
+            Part::Counters | Part::Metrics => Command::Counters,
         });
     }
 
     /// Answers those whose gathering is over.
     fn finish_gatherings(&mut self, is_over: impl Fn(&Gathering) -> bool) {
         let over: Vec<_> = self.gatherings.extract_if(.., |gathering| is_over(gathering)).collect();
-        over.into_iter().for_each(|gathering| gathering.finish(self.own_counters()));
+        over.into_iter().for_each(|gathering| {
+            gathering.finish(|gathered| match gathered {
+                Gathered::Sessions(rows) => Answer::Sessions(rows),
+                Gathered::Counters(workers) => {
+                    let rows = self.own_counters().into_iter().chain(gathering::worker_rows(&workers));
+                    Answer::Counters(rows.filter(|row| row.value > 0).collect())
+                }
+                Gathered::Metrics(workers) => Answer::Metrics(self.metrics_page(&workers)),
+            });
+        });
+    }
+
+    fn metrics_page(&mut self, workers: &[WorkerCounters]) -> String {
+        let under_load = self.parts.desk.is_under_load(clock::now());
+        let parts = &self.parts;
+        metrics::render(&Sources {
+            policy: &parts.config.policy,
+            ports: &parts.ports,
+            slow: &self.metrics,
+            handshakes: parts.desk.counters(),
+            tombstones: parts.desk.tombstones(),
+            under_load,
+            xdp: parts.steering.counters().ok(),
+            workers,
+            process: Process::read(),
+            audit: parts.records.status(),
+        })
+    }
+
+    fn count_reload(&mut self) -> Answer {
+        let answer = self.reload();
+        let (accepted, refused) = &mut self.metrics.reloads;
+        *if matches!(answer, Answer::Reloaded { .. }) { accepted } else { refused } += 1;
+        answer
     }
 
     fn own_counters(&self) -> Vec<CounterRow> {

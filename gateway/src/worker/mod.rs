@@ -19,6 +19,7 @@ mod headers;
 mod hops;
 mod mss;
 mod path;
+mod refusals;
 mod run;
 mod sessions;
 mod shard;
@@ -33,12 +34,16 @@ use jumpgate_protocol::gateway::AddressPool;
 pub use bare::Bare;
 pub use counters::{Traffic, WorkerCounters};
 pub use path::{DataPath, PathCounters, Unresolved, Verdict};
+pub use refusals::ControlRefusals;
 pub use run::Worker;
 pub use sessions::Sessions;
 
 use crate::clock;
 use crate::handover::WorkerEnd;
 use crate::port::WorkerPorts;
+
+/// A worker's thread has this name and the worker's number.
+pub const THREAD_NAME: &str = "jg-worker-";
 
 /// What a worker needs to know beside its ports and sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,7 @@ pub fn spawn<S: Sessions>(
     end: WorkerEnd<S>,
     records: Option<Publisher>,
 ) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("jg-worker-{}", ports.worker())).spawn(move || {
+    thread::Builder::new().name(format!("{THREAD_NAME}{}", ports.worker())).spawn(move || {
         if let Some(cpu) = config.cpu {
             pin(cpu);
         }

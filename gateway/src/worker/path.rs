@@ -15,6 +15,7 @@ use super::Sessions;
 use super::headers::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use super::hops::Hops;
 use super::mss;
+use super::refusals::ControlRefusals;
 use super::too_big::{self, Sources};
 use crate::handover::{INSIDE_HOP, NextHop};
 use crate::port::Role;
@@ -76,6 +77,8 @@ pub struct PathCounters {
     pub too_big_answers: u64,
     /// Control packets answered in the frame that brought them.
     pub answered: u64,
+    /// Control messages that the sessions refused; among the sessions' own counters as well.
+    pub refusals: ControlRefusals,
 }
 
 impl<S: Sessions> DataPath<S> {
@@ -116,7 +119,10 @@ impl<S: Sessions> DataPath<S> {
                 let arrival = Arrival { tuple, route: self.hops.route(tuple.peer.ip()), queue };
                 match self.sessions.control_in(now, &arrival, payload) {
                     Ok(()) => self.answer(memory, frame),
-                    Err(_) => Verdict::Discard,
+                    Err(reason) => {
+                        self.counters.refusals.count(payload, reason);
+                        Verdict::Discard
+                    }
                 }
             }
             Some(_) => self.dropped(Reason::UnknownType),
@@ -183,6 +189,11 @@ impl<S: Sessions> DataPath<S> {
     /// What was counted here; the sessions' drops are their own.
     pub fn counters(&self) -> &PathCounters {
         &self.counters
+    }
+
+    /// Counts a control message that the sessions refused.
+    pub(super) fn count_refusal(&mut self, packet: &[u8], reason: Reason) {
+        self.counters.refusals.count(packet, reason);
     }
 
     /// Counts a packet that found its port congested.

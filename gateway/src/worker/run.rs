@@ -177,8 +177,9 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             match command {
                 Command::Birth(birth) => self.path.sessions_mut().birth(now, *birth),
                 Command::Control { arrival, mut packet } => {
-                    // The sessions count what they refuse.
-                    let _ = self.path.sessions_mut().control_in(now, &arrival, &mut packet);
+                    if let Err(reason) = self.path.sessions_mut().control_in(now, &arrival, &mut packet) {
+                        self.path.count_refusal(&packet, reason);
+                    }
                 }
                 Command::NextHop { id, hop } => self.path.set_hop(id, hop),
                 Command::Route { peer, route } => self.path.set_route(peer, route),

@@ -39,7 +39,8 @@ pub struct Attached {
 }
 
 impl Mode {
-    const fn name(self) -> &'static str {
+    /// The name, as in the configuration.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",

@@ -2,6 +2,7 @@
 //! of the tests' own, which go with their threads.
 
 mod host;
+mod metrics;
 mod reload;
 mod trace;
 

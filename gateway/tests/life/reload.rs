@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const FAREWELL: Duration = Duration::from_millis(700);
 
 /// A client with a session, over the host's socket.
-struct Peer<'a> {
+pub(crate) struct Peer<'a> {
     host: &'a Host,
     client: Client,
     begun: Instant,
@@ -32,7 +32,7 @@ struct Peer<'a> {
 }
 
 impl<'a> Peer<'a> {
-    fn connect(host: &'a Host) -> Self {
+    pub(crate) fn connect(host: &'a Host) -> Self {
         let config = ClientConfig {
             secret: host.client_key.clone(),
             gateway: host.gateway_key.public(),
@@ -79,7 +79,7 @@ impl<'a> Peer<'a> {
     }
 
     /// Waits until the gateway shows the session so.
-    fn until_row(&mut self, gateway: &Gateway, what: &str, so: impl Fn(&SessionRow) -> bool) {
+    pub(crate) fn until_row(&mut self, gateway: &Gateway, what: &str, so: impl Fn(&SessionRow) -> bool) {
         self.until(what, |_| gateway.sessions().first().is_some_and(&so));
     }
 

@@ -1,0 +1,116 @@
+//! Writes the Prometheus text format, version 0.0.4.
+
+use std::fmt::{Display, Write as _};
+
+use super::families::Family;
+use super::histogram::Histogram;
+
+/// The media type of a page.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A page that is being written: families one after the other, each with all of its samples.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    text: String,
+}
+
+impl Page {
+    /// Begins a family, whose samples follow.
+    pub(super) fn family(&mut self, family: &'static Family) -> Samples<'_> {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "# HELP {} {}", family.name, family.meaning);
+        let _ = writeln!(self.text, "# TYPE {} {}", family.name, family.kind.name());
+        Samples { text: &mut self.text, family }
+    }
+
+    /// The page as it is sent.
+    pub(super) fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// Takes the samples of one family.
+pub(super) struct Samples<'a> {
+    text: &'a mut String,
+    family: &'static Family,
+}
+
+impl Samples<'_> {
+    /// One sample. Label values stand in the order of the family's labels.
+    pub(super) fn put(&mut self, labels: &[&dyn Display], value: impl Display) -> &mut Self {
+        self.line("", labels, None, &value);
+        self
+    }
+
+    /// One histogram: cumulative buckets, sum and count.
+    pub(super) fn histogram(&mut self, labels: &[&dyn Display], histogram: &Histogram) -> &mut Self {
+        for (bound, count) in histogram.cumulative() {
+            self.line("_bucket", labels, Some(&bound), &count);
+        }
+        self.line("_bucket", labels, Some(&"+Inf"), &histogram.count());
+        self.line("_sum", labels, None, &histogram.sum());
+        self.line("_count", labels, None, &histogram.count());
+        self
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[&dyn Display], bound: Option<&dyn Display>, value: &dyn Display) {
+        debug_assert_eq!(labels.len(), self.family.labels.len(), "{}", self.family.name);
+        self.text.push_str(self.family.name);
+        self.text.push_str(suffix);
+        let names = self.family.labels.iter().copied().zip(labels.iter().copied());
+        let mut open = '{';
+        for (name, value) in names.chain(bound.map(|bound| ("le", bound))) {
+            let _ = write!(self.text, "{open}{name}=\"{}\"", escaped(&value.to_string()));
+            open = ',';
+        }
+        let close = if open == ',' { "}" } else { "" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+}
+
+/// A label value: backslash, quote and line end are escaped.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::metrics::families::Kind;
+
+    static PLAIN: Family = Family { name: "jumpgate_plain", kind: Kind::Gauge, labels: &[], meaning: "one number" };
+    static NAMED: Family =
+        Family { name: "jumpgate_named_total", kind: Kind::Counter, labels: &["a", "b"], meaning: "m" };
+    static TIMES: Family =
+        Family { name: "jumpgate_times_seconds", kind: Kind::Histogram, labels: &["a"], meaning: "m" };
+
+    #[test]
+    fn a_sample_is_a_name_labels_in_their_order_and_a_value() {
+        let mut page = Page::default();
+        page.family(&PLAIN).put(&[], 7);
+        page.family(&NAMED).put(&[&1, &"x"], 2).put(&[&"q\"u\\o\n", &true], 3);
+        let lines = "# HELP jumpgate_plain one number\n# TYPE jumpgate_plain gauge\njumpgate_plain 7\n\
+                     # HELP jumpgate_named_total m\n# TYPE jumpgate_named_total counter\n\
+                     jumpgate_named_total{a=\"1\",b=\"x\"} 2\n\
+                     jumpgate_named_total{a=\"q\\\"u\\\\o\\n\",b=\"true\"} 3\n";
+        assert_eq!(page.finish(), lines);
+    }
+
+    #[test]
+    fn a_histogram_ends_with_infinity_sum_and_count() {
+        let mut histogram = Histogram::default();
+        histogram.observe(Duration::from_millis(2));
+        histogram.observe(Duration::from_secs(3600));
+        let mut page = Page::default();
+        page.family(&TIMES).histogram(&[&"x"], &histogram);
+        let text = page.finish();
+        assert!(text.contains("jumpgate_times_seconds_bucket{a=\"x\",le=\"0.001\"} 0\n"), "{text}");
+        assert!(text.contains("jumpgate_times_seconds_bucket{a=\"x\",le=\"30\"} 1\n"), "{text}");
+        assert!(text.contains("jumpgate_times_seconds_bucket{a=\"x\",le=\"+Inf\"} 2\n"), "{text}");
+        assert!(
+            text.ends_with("jumpgate_times_seconds_sum{a=\"x\"} 3600.002\njumpgate_times_seconds_count{a=\"x\"} 2\n")
+        );
+    }
+}
