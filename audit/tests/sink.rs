@@ -166,6 +166,7 @@ fn o05_an_orderly_stop_loses_nothing_and_closes_the_trace() {
     assert_eq!(report.records, records.len() as u64 + own, "all records, ChainStart and ChainEnd of each file");
 }
 
+/// INV-23
 #[test]
 fn o01_publishing_goes_on_while_the_disk_is_stuck_and_nothing_is_lost_that_fits_into_the_ring() {
     let disk = Disk::default();
@@ -225,6 +226,7 @@ fn o03_a_full_disk_is_seen_and_recorded_and_what_waited_is_written_when_there_is
     assert_eq!(status.view().lost, 0);
 }
 
+/// The gap is an AuditGap record with the reason AUDIT_GAP.
 #[test]
 fn o05_a_ring_that_overflows_declares_its_gap_and_the_trace_is_incomplete_not_invalid() {
     let disk = Disk::default();

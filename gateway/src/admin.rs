@@ -100,6 +100,8 @@ pub enum Answer {
 pub struct SessionRow {
     /// The session id on the wire, 16 hexadecimal digits.
     pub locator: String,
+    /// What audit records call it, 32 hexadecimal digits.
+    pub session_id: String,
     /// Name of the client in the configuration.
     pub client: String,
     /// State of the machine.

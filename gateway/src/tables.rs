@@ -11,6 +11,9 @@ use jumpgate_audit::timeline::utc;
 use crate::admin::{CounterRow, SessionRow};
 use crate::config::{Config, InsideKind};
 
+/// Digits of an audit id that the table shows; the JSON has all.
+const AUDIT_ID_SHOWN: usize = 8;
+
 /// The sessions; with the rows of the time before, also their rates.
 pub fn sessions(rows: &[SessionRow], before: Option<(&[SessionRow], Duration)>) -> String {
     if rows.is_empty() {
@@ -21,6 +24,7 @@ pub fn sessions(rows: &[SessionRow], before: Option<(&[SessionRow], Duration)>) 
     let pause = before.map(|(_, pause)| pause);
     let mut table = table(&[
         "SESSION",
+        "AUDIT ID",
         "CLIENT",
         "STATE",
         "REASON",
@@ -45,6 +49,8 @@ pub fn sessions(rows: &[SessionRow], before: Option<(&[SessionRow], Duration)>) 
         };
         table.add_row(vec![
             row.locator.clone(),
+            // As much as `jumpgate audit timeline --session` needs.
+            row.session_id.chars().take(AUDIT_ID_SHOWN).collect(),
             row.client.clone(),
             row.state.clone(),
             row.reason.clone().unwrap_or_default(),
@@ -167,6 +173,7 @@ mod tests {
     fn row() -> SessionRow {
         SessionRow {
             locator: "0123456789abcdef".into(),
+            session_id: "00112233445566778899aabbccddeeff".to_owned(),
             client: "alice".into(),
             state: "ATTACHED".into(),
             reason: Some("REATTACH_SUCCESS".into()),

@@ -110,6 +110,7 @@ impl Roster {
     pub fn row(&self, view: &SessionView, worker: usize) -> SessionRow {
         SessionRow {
             locator: view.locator.to_string(),
+            session_id: view.identity.0.iter().map(|byte| format!("{byte:02x}")).collect(),
             client: self.name(&view.client).to_owned(),
             state: view.state.to_string(),
             reason: view.reason.map(|reason| reason.name().to_owned()),

@@ -142,3 +142,34 @@ fn o08_after_every_kill_the_trace_holds_and_the_next_start_goes_on_with_it() {
         assert_eq!(report.heads.len(), 1, "one chain over all starts");
     });
 }
+
+/// What nobody may read in any output, in the forms in which a careless line would show it.
+fn secret_texts(key: &[u8; 32]) -> [String; 2] {
+    [keyfile::text(key), key.iter().map(|byte| format!("{byte:02x}")).collect()]
+}
+
+/// INV-30
+#[test]
+fn o07_no_private_key_is_in_the_trace_the_log_or_any_answer_to_an_operator() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        assert!(host.hello(&host.client_key).is_some());
+        wait_until("the birth is in the file", || status(&gateway).records >= 2);
+        let mut said = String::new();
+        for question in [Question::Sessions, Question::Counters, Question::Audit] {
+            said += &format!("{:?}", gateway.ask(&question));
+        }
+        gateway.signal(Signal::SIGTERM);
+        let (_, errors) = gateway.end();
+        said += &errors;
+        for file in files(host) {
+            said += &fs::read_to_string(file).expect("the trace is text");
+        }
+        assert!(said.contains("SessionCreated") && said.contains("BIRTH"), "there is something to look through");
+        for key in [host.gateway_key.as_bytes(), host.client_key.as_bytes()] {
+            for text in secret_texts(key) {
+                assert!(!said.contains(&text), "a private key is in the output");
+            }
+        }
+    });
+}

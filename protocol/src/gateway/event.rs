@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::health::Measurement;
-use crate::ident::{Locator, PublicKey, TransportId, Tuple};
+use crate::ident::{Locator, PublicKey, SessionIdentity, TransportId, Tuple};
 use crate::machine::{State, Transition};
 use crate::policy::Policy;
 use crate::reason::Reason;
@@ -116,6 +116,8 @@ pub enum CompromiseEvidence {
 /// One session as the operator sees it.
 #[derive(Clone, Debug)]
 pub struct SessionView {
+    /// What audit records call it.
+    pub identity: SessionIdentity,
     /// Its name on the wire.
     pub locator: Locator,
     /// Whose it is.

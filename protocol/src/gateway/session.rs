@@ -396,6 +396,7 @@ impl Session {
     pub(super) fn view(&self, now: Time) -> SessionView {
         let active = self.record.active();
         SessionView {
+            identity: self.ring.identity(),
             locator: self.locator,
             client: self.client,
             state: self.record.state(),
