@@ -11,6 +11,10 @@ impl fmt::Display for Report {
         for goal in &self.goals {
             let (sign, verdict) =
                 (if goal.at_least { ">=" } else { "<=" }, if goal.is_met() { "met" } else { "NOT MET" });
+            if goal.measured.is_nan() {
+                writeln!(f, "  goal: {}: not measured, too few samples", goal.name)?;
+                continue;
+            }
             writeln!(
                 f,
                 "  goal: {}: {:.1} {unit}, wanted {sign} {} {unit}: {verdict}",
