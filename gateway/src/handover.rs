@@ -18,11 +18,13 @@ use crate::doorbell::Doorbell;
 use crate::sync::end::{End, pair};
 use crate::worker::{Sessions, WorkerCounters};
 
-/// Commands that wait for a worker. A burst of reattaches after a lost uplink comes all at once; beyond this the slow
-/// path waits, as it would for a worker that is overloaded.
-const COMMANDS: usize = 1024;
-/// Reports that wait for the slow path. When it is full, the worker's sessions keep their events until there is room.
-const REPORTS: usize = 1024;
+/// Commands that wait for a worker. A burst of reattaches after a lost uplink comes all at once, and on a small machine
+/// the slow path may run for some milliseconds before the worker does; beyond this the slow path waits, as it would for a
+/// worker that is overloaded. About 2.5 MB once they were all in use.
+const COMMANDS: usize = 4096;
+/// Reports that wait for the slow path: a jump makes four or five. When it is full, the worker's sessions keep their
+/// events until there is room. About 5 MB once they were all in use.
+const REPORTS: usize = 8192;
 
 /// Next hops that a worker knows; ids are below it. Hundreds of kernel neighbours are many for one gateway.
 pub const MAX_NEXT_HOPS: u32 = 4096;

@@ -3,13 +3,16 @@
 //! The data path runs on aws-lc-rs. RustCrypto's implementation of the same cipher stands beside it as the oracle of a
 //! differential test, and as the cipher under Miri, which cannot run the assembly.
 
+use core::cell::OnceCell;
 use core::fmt;
+use core::marker::PhantomData;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{agreement, constant_time};
 use chacha20poly1305::aead::AeadInOut;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::entropy::Entropy;
 use crate::ident::PublicKey;
@@ -94,6 +97,66 @@ impl Aead for AwsLcChaCha {
     }
 }
 
+/// A cipher that is made when it is first used: 48 bytes for as long as nothing is sealed or opened.
+pub struct Lazy<A> {
+    key: Zeroizing<[u8; KEY_LEN]>,
+    cipher: OnceCell<A>,
+}
+
+impl<A: Aead> Lazy<A> {
+    #[inline]
+    fn cipher(&self) -> &A {
+        self.cipher.get_or_init(|| A::new(&self.key))
+    }
+}
+
+impl<A: Aead> Aead for Lazy<A> {
+    fn new(key: &[u8; KEY_LEN]) -> Self {
+        Self { key: Zeroizing::new(*key), cipher: OnceCell::new() }
+    }
+
+    #[inline]
+    fn seal_in_place(&self, nonce: &[u8; NONCE_LEN], associated: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
+        self.cipher().seal_in_place(nonce, associated, in_out)
+    }
+
+    #[inline]
+    fn open_in_place(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        associated: &[u8],
+        ciphertext_and_tag: &mut [u8],
+    ) -> Result<usize, AuthError> {
+        self.cipher().open_in_place(nonce, associated, ciphertext_and_tag)
+    }
+}
+
+/// A cipher that is made for each message anew: 32 bytes for as long as nothing is to be done, for a key that is used now
+/// and then. Making it costs about as much as sealing a short message.
+pub struct OnDemand<A> {
+    key: Zeroizing<[u8; KEY_LEN]>,
+    cipher: PhantomData<fn() -> A>,
+}
+
+impl<A: Aead> Aead for OnDemand<A> {
+    fn new(key: &[u8; KEY_LEN]) -> Self {
+        Self { key: Zeroizing::new(*key), cipher: PhantomData }
+    }
+
+    fn seal_in_place(&self, nonce: &[u8; NONCE_LEN], associated: &[u8], in_out: &mut [u8]) -> [u8; TAG_LEN] {
+        A::new(&self.key).seal_in_place(nonce, associated, in_out)
+    }
+
+    fn open_in_place(
+        &self,
+        nonce: &[u8; NONCE_LEN],
+        associated: &[u8],
+        ciphertext_and_tag: &mut [u8],
+    ) -> Result<usize, AuthError> {
+        A::new(&self.key).open_in_place(nonce, associated, ciphertext_and_tag)
+    }
+}
+
 /// ChaCha20-Poly1305 by RustCrypto: the oracle.
 pub struct RustCryptoChaCha(ChaCha20Poly1305);
 
@@ -151,10 +214,38 @@ impl StaticSecret {
 
     /// The public half.
     pub fn public(&self) -> PublicKey {
-        let public = self.expanded().compute_public_key().expect("an X25519 secret always has a public half");
+        KeyPair::new(self.clone()).public
+    }
+}
+
+/// A secret in the form that agreements are computed with, and its public half. Making one costs a multiplication, about
+/// a third of an agreement: whoever agrees more than once keeps it. Clones share it.
+#[derive(Clone)]
+pub struct KeyPair {
+    secret: StaticSecret,
+    public: PublicKey,
+    prepared: Arc<agreement::PrivateKey>,
+}
+
+impl KeyPair {
+    /// The pair of that secret.
+    pub fn new(secret: StaticSecret) -> Self {
+        let prepared = agreement::PrivateKey::from_private_key(&agreement::X25519, secret.as_bytes())
+            .expect("an X25519 secret is any 32 bytes");
+        let public = prepared.compute_public_key().expect("an X25519 secret always has a public half");
         let mut bytes = [0; KEY_LEN];
         bytes.copy_from_slice(public.as_ref());
-        PublicKey(bytes)
+        Self { secret, public: PublicKey(bytes), prepared: Arc::new(prepared) }
+    }
+
+    /// The secret half.
+    pub const fn secret(&self) -> &StaticSecret {
+        &self.secret
+    }
+
+    /// The public half.
+    pub const fn public(&self) -> &PublicKey {
+        &self.public
     }
 
     /// The secret shared with the holder of `peer`'s secret half.
@@ -163,15 +254,11 @@ impl StaticSecret {
     /// `peer` is a point of low order, with which every secret would give the same result.
     pub fn agree(&self, peer: &[u8; KEY_LEN]) -> Result<SharedSecret, AuthError> {
         let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, peer);
-        agreement::agree(&self.expanded(), peer, AuthError, |shared| {
+        agreement::agree(&self.prepared, peer, AuthError, |shared| {
             let mut bytes = [0; KEY_LEN];
             bytes.copy_from_slice(shared);
             Ok(SharedSecret(bytes))
         })
-    }
-
-    fn expanded(&self) -> agreement::PrivateKey {
-        agreement::PrivateKey::from_private_key(&agreement::X25519, &self.0).expect("an X25519 secret is any 32 bytes")
     }
 }
 
@@ -235,8 +322,9 @@ mod tests {
 
     #[test]
     fn x25519_as_rfc_7748_section_6_1_has_it() {
-        let alice = StaticSecret::new(hex("77076d0a7318a57d3c16c17251b26645df4c3d5dc6ce2bf4e5e62f9b6c4bd5f2"));
-        let bob = StaticSecret::new(hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"));
+        let pair = |digits| KeyPair::new(StaticSecret::new(hex(digits)));
+        let alice = pair("77076d0a7318a57d3c16c17251b26645df4c3d5dc6ce2bf4e5e62f9b6c4bd5f2");
+        let bob = pair("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
         let shared = alice.agree(&bob.public().0).expect("a usable key");
         assert_eq!(bob.public().0, hex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"));
         assert_eq!(bob.agree(&alice.public().0).expect("a usable key").0, shared.0);
@@ -244,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_point_of_low_order_is_refused() {
-        let secret = StaticSecret::generate(&mut SeededEntropy::new(1));
+        let secret = KeyPair::new(StaticSecret::generate(&mut SeededEntropy::new(1)));
         assert!(secret.agree(&[0; KEY_LEN]).is_err());
         let mut one = [0; KEY_LEN];
         one[0] = 1;

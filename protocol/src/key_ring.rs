@@ -1,7 +1,7 @@
 //! The keys of a session over its rekeys (RK-3): the set in use, and beside it, for a short while, the next one (at the
 //! gateway, until the client uses it) or the previous one (until what was sent under it has come or is lost).
 
-use crate::crypto::{DefaultAead, SharedSecret};
+use crate::crypto::{DefaultAead, Lazy, OnDemand, SharedSecret};
 use crate::health::Counters;
 use crate::ident::{Locator, SessionIdentity};
 use crate::keys::{EpochKeys, KeyLimits, Root, Side};
@@ -20,7 +20,8 @@ pub(crate) struct Rekeyed {
 /// The keys of one key epoch, with what belongs to them alone: DATA counter and window (AR-1, AR-3).
 struct KeySet {
     epoch: u32,
-    keys: EpochKeys<DefaultAead>,
+    /// A context of the library is some 600 bytes: kept for DATA only, and once there is some.
+    keys: EpochKeys<Lazy<DefaultAead>, OnDemand<DefaultAead>>,
     data_sent: u64,
     window: ReplayWindow,
     /// Packets that named this key epoch and did not open.

@@ -2,7 +2,7 @@
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::crypto::{Aead, AuthError, KEY_LEN, SharedSecret, StaticSecret};
+use crate::crypto::{Aead, AuthError, KEY_LEN, KeyPair, SharedSecret, StaticSecret};
 use crate::entropy::Entropy;
 use crate::ident::SessionIdentity;
 use crate::wire::{Body, RekeyAck, RekeyInit};
@@ -75,12 +75,12 @@ impl Root {
 }
 
 /// The X25519 key that one end makes for one rekey (RK-2); used up by it.
-pub struct EphemeralSecret(StaticSecret);
+pub struct EphemeralSecret(KeyPair);
 
 impl EphemeralSecret {
     /// A fresh key.
     pub fn generate(entropy: &mut dyn Entropy) -> Self {
-        Self(StaticSecret::generate(entropy))
+        Self(KeyPair::new(StaticSecret::generate(entropy)))
     }
 
     /// The half that goes into REKEY_INIT or REKEY_ACK.
@@ -97,37 +97,34 @@ impl EphemeralSecret {
     }
 }
 
-/// The keys of one key epoch, as one end uses them (KY-2).
-pub struct EpochKeys<A> {
+/// The keys of one key epoch, as one end uses them (KY-2). `C` is the cipher of the control messages.
+pub struct EpochKeys<A, C = A> {
     /// Seals our DATA.
     pub data_seal: A,
     /// Opens the peer's DATA.
     pub data_open: A,
     /// Seals our control messages, but REATTACH_REQUEST.
-    pub control_seal: A,
+    pub control_seal: C,
     /// Opens the peer's control messages, but REATTACH_REQUEST.
-    pub control_open: A,
+    pub control_open: C,
     /// Seals REATTACH_REQUEST at the client and opens it at the gateway.
-    pub proof: A,
+    pub proof: C,
 }
 
-impl<A: Aead> EpochKeys<A> {
+impl<A: Aead, C: Aead> EpochKeys<A, C> {
     /// The keys of `key_epoch`, whose root is `root`.
     pub fn derive(root: &Root, key_epoch: u32, identity: &SessionIdentity, side: Side) -> Self {
-        let key = |context| {
-            let key = Zeroizing::new(derive(context, &[&root.0, &key_epoch.to_be_bytes(), &identity.0]));
-            A::new(&key)
-        };
+        let key = |context| Zeroizing::new(derive(context, &[&root.0, &key_epoch.to_be_bytes(), &identity.0]));
         let (traffic_out, traffic_in, control_out, control_in) = match side {
             Side::Client => (context::TRAFFIC_C2G, context::TRAFFIC_G2C, context::CONTROL_C2G, context::CONTROL_G2C),
             Side::Gateway => (context::TRAFFIC_G2C, context::TRAFFIC_C2G, context::CONTROL_G2C, context::CONTROL_C2G),
         };
         Self {
-            data_seal: key(traffic_out),
-            data_open: key(traffic_in),
-            control_seal: key(control_out),
-            control_open: key(control_in),
-            proof: key(context::REATTACH_PROOF),
+            data_seal: A::new(&key(traffic_out)),
+            data_open: A::new(&key(traffic_in)),
+            control_seal: C::new(&key(control_out)),
+            control_open: C::new(&key(control_in)),
+            proof: C::new(&key(context::REATTACH_PROOF)),
         }
     }
 }

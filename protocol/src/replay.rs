@@ -8,10 +8,14 @@ const WORD_BITS: u64 = u64::BITS as u64;
 /// Which of the last `bits` counters were seen. Counters start at 1; 0 was never valid (AR-2).
 ///
 /// The bitmap is a ring: counter `n` has bit `n` modulo its size. Bits below the highest counter are exact, so in order
-/// arrival costs one bit, and a jump costs one word per 64 counters jumped over.
+/// arrival costs one bit, and a jump costs one word per 64 counters jumped over. It is made when the first counter is
+/// marked: a session that carries no DATA has none.
 #[derive(Clone, Debug)]
 pub struct ReplayWindow {
+    /// None before the first mark.
     words: Box<[u64]>,
+    /// How many there are once there are any.
+    size: usize,
     highest: u64,
     received: u64,
 }
@@ -23,7 +27,7 @@ impl ReplayWindow {
     /// `bits` is not a power of two, or below 64. PP61 and PP62 rule that out.
     pub fn new(bits: usize) -> Self {
         assert!(bits.is_power_of_two() && bits >= WORD_BITS as usize, "a replay window has 64 * 2^n bits");
-        Self { words: vec![0; bits / WORD_BITS as usize].into(), highest: 0, received: 0 }
+        Self { words: Box::default(), size: bits / WORD_BITS as usize, highest: 0, received: 0 }
     }
 
     /// Whether `counter` may be accepted. Changes nothing: a packet marks the window only once it is authentic (INV-31).
@@ -45,6 +49,9 @@ impl ReplayWindow {
     /// Marks `counter`, which [`ReplayWindow::check`] has allowed and whose packet was authentic.
     #[inline]
     pub fn mark(&mut self, counter: u64) {
+        if self.words.is_empty() {
+            self.make();
+        }
         if counter > self.highest {
             self.forget_between(self.highest, counter);
             self.highest = counter;
@@ -85,6 +92,11 @@ impl ReplayWindow {
         received
     }
 
+    #[cold]
+    fn make(&mut self) {
+        self.words = vec![0; self.size].into();
+    }
+
     /// Clears the bits of the counters above `old` and below `new`: their places hold counters that left the window.
     fn forget_between(&mut self, old: u64, new: u64) {
         if new - old > self.bits() {
@@ -105,12 +117,12 @@ impl ReplayWindow {
     /// Word and bit of a counter in the ring.
     #[inline]
     fn position(&self, counter: u64) -> (usize, u64) {
-        let word = (counter / WORD_BITS) as usize & (self.words.len() - 1);
+        let word = (counter / WORD_BITS) as usize & (self.size - 1);
         (word, 1 << (counter % WORD_BITS))
     }
 
     const fn bits(&self) -> u64 {
-        self.words.len() as u64 * WORD_BITS
+        self.size as u64 * WORD_BITS
     }
 }
 

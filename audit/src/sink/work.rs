@@ -24,6 +24,9 @@ const BATCH: usize = 256 * 1024;
 const CARE: Span = Span::from_millis(1_000);
 /// The head goes to the process log every so many records (OB-10).
 const HEAD_EVERY: u64 = 10_000;
+/// How much nicer than the rest of the process the thread is. Where CPUs are scarce it waits for workers and slow path,
+/// not they for it: its rings are made to hold a storm (OB-04).
+const NICENESS: i32 = 10;
 
 /// What the thread works with.
 pub(super) struct Worker {
@@ -59,6 +62,8 @@ impl Worker {
 
     /// Works until it is told to stop and everything is in the file.
     pub(super) fn run(mut self) {
+        // On Linux a thread's own (sched(7)). Refused, the trace is as good as otherwise.
+        let _ = rustix::process::nice(NICENESS);
         loop {
             // Before the rings are looked at: what was published before the stop is seen.
             let stopping = self.stop.load(Ordering::Acquire);

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
-/// Largest configuration file that is read: far above any real one, and a wrong path (a disk image) is not swallowed.
-const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+/// Largest configuration file that is read: a hundred thousand clients are 10 MiB, and a wrong path (a disk image) is not
+/// swallowed.
+const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What is wrong in a configuration, where, and what cures it. Always the operator's fault, never ours.
 #[derive(Debug, Clone, PartialEq, Eq)]

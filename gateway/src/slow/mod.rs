@@ -50,7 +50,7 @@ pub use filter::{Filter, Refused, Request};
 pub use inside_hop::InsideHop;
 pub use owners::{Owners, worker_of};
 pub use roster::{Roster, Steer};
-pub use sockets::{ListenError, Sockets};
+pub use sockets::{ListenError, Sockets, Unsent};
 
 /// A report of a worker's shard.
 type WorkerReport = Report<SessionEvent, SessionView>;
@@ -61,6 +61,10 @@ const TABLES_SETTLE: Duration = Duration::from_millis(20);
 const TABLES_SHARE: u32 = 8;
 /// How often the kernel is asked to check doubtful neighbours; it forgets unused ones after a minute at the earliest.
 const NEIGHBOUR_CHECK: Duration = Duration::from_secs(15);
+/// Batches of datagrams read in one turn, so that a flood of them does not keep reports and operators waiting.
+const BATCHES_PER_TURN: usize = 8;
+/// Replies that are gathered before they are sent: some batches of the socket, and little enough to stay in the cache.
+const REPLIES: usize = 256;
 /// How soon a command that found a worker's queue full is tried again.
 const RETRY: Duration = Duration::from_millis(5);
 /// How long workers have to answer an operator's question.
@@ -119,6 +123,8 @@ pub struct SlowPath {
     counters: ReasonCounters,
     /// What is counted for the metrics alone.
     metrics: SlowCounters,
+    /// What to send in the name of workers, gathered for one system call.
+    replies: Vec<(Tuple, ControlPacket)>,
     /// Replies that the kernel did not take, beside those whose queue was full.
     unsent: u64,
     tables_due: Option<Instant>,
@@ -145,6 +151,7 @@ impl SlowPath {
             owners,
             counters: ReasonCounters::default(),
             metrics: SlowCounters::default(),
+            replies: Vec::with_capacity(REPLIES),
             unsent: 0,
             tables_due: None,
             tables_cost: Duration::ZERO,
@@ -246,6 +253,15 @@ impl SlowPath {
     }
 
     fn take_datagrams(&mut self) {
+        for _ in 0..BATCHES_PER_TURN {
+            if self.take_batch() == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Takes what one system call gives; gives how much that was.
+    fn take_batch(&mut self) -> usize {
         let now = clock::now();
         let Self { parts, owners, counters, metrics, unsent, stopping, .. } = self;
         let Parts { sockets, filter, desk, next_hops, roster, .. } = parts;
@@ -295,13 +311,13 @@ impl SlowPath {
                 }
             }
         });
-        if let Err(error) = received {
+        let received = received.unwrap_or_else(|error| {
             tracing::warn!(%error, "a tunnel socket cannot be read");
-        }
-        for (tuple, reply) in replies {
-            send(sockets, counters, unsent, &tuple, &reply);
-        }
+            0
+        });
+        send(sockets, counters, unsent, &replies);
         self.apply(changes);
+        received
     }
 
     fn take_reports(&mut self) {
@@ -310,8 +326,10 @@ impl SlowPath {
             while let Some(report) = self.owners.receive(worker) {
                 match report {
                     Report::Reply(Reply { tuple, packet, .. }) => {
-                        let Self { parts, counters, unsent, .. } = self;
-                        send(&parts.sockets, counters, unsent, &tuple, &packet);
+                        self.replies.push((tuple, packet));
+                        if self.replies.len() == REPLIES {
+                            self.send_replies();
+                        }
                     }
                     Report::Event(event) => {
                         self.metrics.tally.follow(worker, &event);
@@ -339,8 +357,15 @@ impl SlowPath {
                 }
             }
         }
+        self.send_replies();
         self.apply(changes);
         self.finish_gatherings(Gathering::is_complete);
+    }
+
+    fn send_replies(&mut self) {
+        let Self { parts, counters, unsent, replies, .. } = self;
+        send(&mut parts.sockets, counters, unsent, replies);
+        replies.clear();
     }
 
     fn take_event(&mut self, event: &SessionEvent, changes: &mut Vec<Change>) {
@@ -588,15 +613,19 @@ impl SlowPath {
     }
 }
 
-fn send(sockets: &Sockets, counters: &mut ReasonCounters, unsent: &mut u64, tuple: &Tuple, packet: &[u8]) {
-    match sockets.send(tuple, packet) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => counters.count(Reason::QueueFull),
-        Err(error) => {
+fn send<P: AsRef<[u8]>>(
+    sockets: &mut Sockets,
+    counters: &mut ReasonCounters,
+    unsent: &mut u64,
+    replies: &[(Tuple, P)],
+) {
+    sockets.send(replies, |_, outcome| match outcome {
+        Unsent::QueueFull(count) => counters.add(Reason::QueueFull, count as u64),
+        Unsent::Refused(error) => {
             *unsent += 1;
             tracing::debug!(%error, "a reply was not sent");
         }
-    }
+    });
 }
 
 /// The steering of all slots to their owners.

@@ -182,7 +182,9 @@ impl Roster {
         if *reason == Reason::InvariantViolation {
             // A defect of ours: somebody should get up for it.
             tracing::error!(%session, client, ?id, %from, %to, %reason, detail, epoch, peer, "transition");
-        } else if matches!(id, TransitionId::T01 | TransitionId::T11) || *to == State::Terminated {
+        } else if *id == TransitionId::T01 || *to == State::Terminated {
+            // Jumps are not among these: when an uplink fails they come by the thousand, each line would cost a system
+            // call, and the audit trail has them all.
             tracing::info!(%session, client, ?id, %from, %to, %reason, detail, epoch, peer, "transition");
         } else {
             tracing::debug!(%session, client, ?id, %from, %to, %reason, detail, epoch, peer, "transition");

@@ -3,22 +3,29 @@
 //! Replies leave from the address that the request came to, whatever the host's routing would choose, since a client's
 //! NAT lets only that one in.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::task::Poll;
 
+use arrayvec::ArrayVec;
 use jumpgate_protocol::ident::Tuple;
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use nix::cmsg_space;
+use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
+use nix::sys::socket::sockopt::{RcvBufForce, SndBufForce};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, setsockopt};
+use quinn_udp::{RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// Datagrams read by one system call.
-const BATCH: usize = 16;
+/// Datagrams read or sent by one system call.
+const BATCH: usize = 32;
 /// Bytes of one receive buffer: what the kernel may merge of one sender's datagrams (GRO).
 const BUFFER: usize = 65_535;
-/// Receive queue in the kernel, in bytes: a burst of some thousand handshakes waits there and is not lost.
-const KERNEL_QUEUE: usize = 4 << 20;
+/// Receive and send queue in the kernel, in bytes as it counts them (about 1 KiB for a small datagram): ten thousand
+/// clients that lose their uplink in one instant wait there and are not lost.
+const KERNEL_QUEUE: usize = 16 << 20;
 
 /// Why the gateway cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +58,17 @@ impl ListenError {
 pub struct Sockets {
     sockets: Vec<TunnelSocket>,
     buffers: Vec<Vec<u8>>,
+    headers_v4: MultiHeaders<SockaddrStorage>,
+    headers_v6: MultiHeaders<SockaddrStorage>,
+}
+
+/// Why datagrams were not sent.
+#[derive(Debug)]
+pub enum Unsent {
+    /// The kernel's queue is full: UDP may be lost, and waiting for one peer would hold up all others.
+    QueueFull(usize),
+    /// The kernel does not want this one.
+    Refused(io::Error),
 }
 
 struct TunnelSocket {
@@ -66,7 +84,13 @@ impl Sockets {
             .iter()
             .map(|address| TunnelSocket::open(*address).map_err(|source| ListenError { address: *address, source }))
             .collect::<Result<_, _>>()?;
-        Ok(Self { sockets, buffers: vec![vec![0; BUFFER]; BATCH] })
+        Ok(Self {
+            sockets,
+            buffers: vec![vec![0; BUFFER]; BATCH],
+            // The kernel reads as much control data as the headers say, so each family has headers of its own.
+            headers_v4: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in_pktinfo))),
+            headers_v6: MultiHeaders::preallocate(BATCH, Some(cmsg_space!(in6_pktinfo))),
+        })
     }
 
     /// Waits until a datagram is there.
@@ -82,10 +106,11 @@ impl Sockets {
         .await
     }
 
-    /// Reads one batch from every socket that has something and hands each datagram on. An error of one socket does not
-    /// keep the others waiting; the last one is told.
-    pub fn receive(&mut self, mut datagram: impl FnMut(Tuple, &mut [u8])) -> io::Result<()> {
+    /// Reads one batch from every socket that has something and hands each datagram on; gives how many there were. An
+    /// error of one socket does not keep the others waiting; the last one is told.
+    pub fn receive(&mut self, mut datagram: impl FnMut(Tuple, &mut [u8])) -> io::Result<usize> {
         let mut outcome = Ok(());
+        let mut received = 0;
         for socket in &self.sockets {
             let mut metadata = [RecvMeta::default(); BATCH];
             let mut slices = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer));
@@ -104,6 +129,7 @@ impl Sockets {
                     continue;
                 }
             };
+            received += count;
             for (slice, meta) in slices.iter_mut().zip(&metadata).take(count) {
                 let local = SocketAddr::new(meta.dst_ip.unwrap_or(socket.local.ip()), socket.local.port());
                 let tuple = Tuple { local: canonical(local), peer: canonical(meta.addr) };
@@ -112,23 +138,37 @@ impl Sockets {
                 }
             }
         }
-        outcome
+        outcome.map(|()| received)
     }
 
-    /// Sends a datagram from `tuple.local` to `tuple.peer`. A full queue is an error: UDP may be lost, and waiting for
-    /// one peer would hold up all others.
-    pub fn send(&self, tuple: &Tuple, packet: &[u8]) -> io::Result<()> {
-        let Some(socket) = self.sockets.iter().find(|socket| socket.serves(tuple.local)) else {
-            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket listens on the reply's address"));
-        };
-        let transmit = Transmit {
-            destination: tuple.peer,
-            ecn: None,
-            contents: packet,
-            segment_size: None,
-            src_ip: Some(tuple.local.ip()),
-        };
-        socket.socket.try_io(Interest::WRITABLE, || socket.state.try_send((&socket.socket).into(), &transmit))
+    /// Sends each datagram from `tuple.local` to `tuple.peer`, as many as possible by one system call.
+    pub fn send<P: AsRef<[u8]>>(&mut self, datagrams: &[(Tuple, P)], mut unsent: impl FnMut(&Tuple, Unsent)) {
+        for run in datagrams.chunk_by(|(one, _), (next, _)| one.local == next.local) {
+            let Some((first, _)) = run.first() else { continue };
+            let Some(socket) = self.sockets.iter().find(|socket| socket.serves(first.local)) else {
+                let nobody = || io::Error::new(io::ErrorKind::AddrNotAvailable, "no socket listens on that address");
+                run.iter().for_each(|(tuple, _)| unsent(tuple, Unsent::Refused(nobody())));
+                continue;
+            };
+            let headers = if first.local.is_ipv4() { &mut self.headers_v4 } else { &mut self.headers_v6 };
+            for batch in run.chunks(BATCH) {
+                let mut done = 0;
+                while let Some(rest) = batch.get(done..).filter(|rest| !rest.is_empty()) {
+                    match socket.send_batch(headers, rest) {
+                        // Of a batch that stops short the next try tells why.
+                        Ok(sent) => done += sent.max(1),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            unsent(&rest[0].0, Unsent::QueueFull(rest.len()));
+                            break;
+                        }
+                        Err(error) => {
+                            unsent(&rest[0].0, Unsent::Refused(error));
+                            done += 1;
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -142,9 +182,45 @@ impl TunnelSocket {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new((&socket).into())?;
-        // The system's limit may be lower; then its limit it is.
-        SockRef::from(&socket).set_recv_buffer_size(KERNEL_QUEUE)?;
+        // Whoever may not go beyond the system's limit keeps to it.
+        if setsockopt(&socket, RcvBufForce, &KERNEL_QUEUE).is_err() {
+            SockRef::from(&socket).set_recv_buffer_size(KERNEL_QUEUE)?;
+        }
+        if setsockopt(&socket, SndBufForce, &KERNEL_QUEUE).is_err() {
+            SockRef::from(&socket).set_send_buffer_size(KERNEL_QUEUE)?;
+        }
         Ok(Self { local: socket.local_addr()?, socket, state })
+    }
+
+    /// Sends datagrams that leave from one address, at most [`BATCH`]; gives how many the kernel took.
+    fn send_batch<P: AsRef<[u8]>>(
+        &self,
+        headers: &mut MultiHeaders<SockaddrStorage>,
+        datagrams: &[(Tuple, P)],
+    ) -> io::Result<usize> {
+        let Some((first, _)) = datagrams.first() else { return Ok(0) };
+        let contents: ArrayVec<[IoSlice<'_>; 1], BATCH> =
+            datagrams.iter().map(|(_, packet)| [IoSlice::new(packet.as_ref())]).collect();
+        let peers: ArrayVec<Option<SockaddrStorage>, BATCH> =
+            datagrams.iter().map(|(tuple, _)| Some(tuple.peer.into())).collect();
+        let (source_v4, source_v6);
+        let source = match first.local.ip() {
+            IpAddr::V4(ip) => {
+                let ipi_spec_dst = in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
+                source_v4 = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: in_addr { s_addr: 0 } };
+                ControlMessage::Ipv4PacketInfo(&source_v4)
+            }
+            IpAddr::V6(ip) => {
+                source_v6 = in6_pktinfo { ipi6_addr: in6_addr { s6_addr: ip.octets() }, ipi6_ifindex: 0 };
+                ControlMessage::Ipv6PacketInfo(&source_v6)
+            }
+        };
+        let send = || {
+            let fd = self.socket.as_raw_fd();
+            let sent = sendmmsg(fd, headers, &contents, &peers, [source], MsgFlags::MSG_DONTWAIT)?;
+            Ok(sent.count())
+        };
+        self.socket.try_io(Interest::WRITABLE, send)
     }
 
     fn serves(&self, local: SocketAddr) -> bool {
@@ -199,10 +275,45 @@ mod tests {
             let (tuple, bytes) = receive_one(&mut sockets).await;
             assert_eq!((tuple.local, tuple.peer), (to, client.local_addr().expect("address")));
             assert_eq!(bytes, b"hello");
-            sockets.send(&tuple, b"answer").expect("sent");
+            sockets.send(&[(tuple, b"answer")], |_, unsent| panic!("{unsent:?}"));
             let mut buffer = [0; 64];
             let (len, from) = client.recv_from(&mut buffer).await.expect("received");
             assert_eq!((&buffer[..len], from), (&b"answer"[..], to));
+        });
+    }
+
+    /// A datagram to port 0 is refused by the kernel (`net/ipv4/udp.c`, `udp_sendmsg`).
+    #[test]
+    fn one_datagram_that_the_kernel_refuses_keeps_no_other_of_its_batch_back() {
+        run(async {
+            for ip in [IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)] {
+                let local = SocketAddr::from((ip, free_port()));
+                let mut sockets = Sockets::open(&[local]).expect("open");
+                // The runtime has to have heard of the socket once.
+                sockets.sockets[0].socket.writable().await.expect("writable");
+                let client = UdpSocket::bind((ip, 0)).await.expect("client");
+                let good = Tuple { local, peer: client.local_addr().expect("address") };
+                let bad = Tuple { local, peer: SocketAddr::from((ip, 0)) };
+                let foreign = Tuple { local: SocketAddr::from(([192, 0, 2, 1], local.port())), peer: good.peer };
+                // More than one batch, with refused ones at the begin, in the middle and at the end.
+                let total = 3 * BATCH + 5;
+                let is_bad = |number: usize| number == 0 || number == BATCH + 7 || number == total - 1;
+                let mut datagrams: Vec<_> = (0..total)
+                    .map(|number| (if is_bad(number) { bad } else { good }, (number as u32).to_be_bytes().to_vec()))
+                    .collect();
+                datagrams.push((foreign, b"from nowhere".to_vec()));
+                let mut refused = Vec::new();
+                sockets.send(&datagrams, |tuple, unsent| {
+                    assert!(matches!(unsent, Unsent::Refused(_)), "{unsent:?}");
+                    refused.push(*tuple);
+                });
+                assert_eq!(refused, [bad, bad, bad, foreign]);
+                for number in (0..total).filter(|number| !is_bad(*number)) {
+                    let mut buffer = [0; 64];
+                    let (len, from) = client.recv_from(&mut buffer).await.expect("received");
+                    assert_eq!((&buffer[..len], from), (&(number as u32).to_be_bytes()[..], local));
+                }
+            }
         });
     }
 

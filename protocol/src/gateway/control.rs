@@ -200,7 +200,7 @@ impl Session {
     pub(super) fn say_farewell(&mut self, last: &Binding, reason: Reason) {
         let packet = self.seal_mutation(&Terminate { reason });
         if last.validated || self.credit >= packet.len() as u64 * u64::from(FAREWELL_COPIES) {
-            self.farewell = Some(Reply { tuple: last.tuple, route: self.route, packet });
+            self.farewell = Some(Box::new(Reply { tuple: last.tuple, route: self.route, packet }));
         }
     }
 

@@ -17,7 +17,7 @@ const COPIES: usize = 2;
 #[derive(Default)]
 pub(super) struct Hints {
     /// The second copy, and when it is due.
-    copy: Option<(ControlPacket, Time)>,
+    copy: Option<Box<(ControlPacket, Time)>>,
     /// Not before then the same stay in DEGRADED gives another hint.
     quiet_until: Option<Time>,
 }
@@ -40,7 +40,7 @@ impl Session {
         if self.pay(&active.tuple, packet.len() * COPIES).is_ok() {
             let reply = Reply { tuple: active.tuple, route: self.route, packet: packet.clone() };
             context.outbox.replies.push_back(reply);
-            self.hints.copy = Some((packet, context.now + HINT_RTO));
+            self.hints.copy = Some(Box::new((packet, context.now + HINT_RTO)));
             self.hints.quiet_until = Some(context.now + deadline);
         }
     }
@@ -57,10 +57,10 @@ impl Session {
 
     /// Sends the copy that is due.
     pub(super) fn repeat_hint(&mut self, context: &mut Context<'_>) {
-        if let Some((packet, _)) = self.hints.copy.take_if(|(_, at)| context.now >= *at)
+        if let Some(copy) = self.hints.copy.take_if(|copy| context.now >= copy.1)
             && let Some(active) = self.record.active()
         {
-            let reply = Reply { tuple: active.tuple, route: self.route, packet };
+            let reply = Reply { tuple: active.tuple, route: self.route, packet: copy.0 };
             context.outbox.replies.push_back(reply);
         }
     }
@@ -77,7 +77,7 @@ impl Session {
 
     /// When a copy or another hint is due.
     pub(super) fn next_hint(&self) -> Time {
-        let copy = self.hints.copy.as_ref().map_or(Time::NEVER, |(_, at)| *at);
+        let copy = self.hints.copy.as_ref().map_or(Time::NEVER, |copy| copy.1);
         let degraded = self.record.state() == State::Degraded && self.record.active().is_some();
         self.hints.quiet_until.filter(|_| degraded).map_or(copy, |until| copy.min(until))
     }

@@ -14,7 +14,8 @@ pub(super) struct LastMutation {
     pub(super) counter: u64,
     pub(super) digest: [u8; 16],
     pub(super) from: Option<Tuple>,
-    pub(super) answer: Option<ControlPacket>,
+    /// As long as it is: a [`ControlPacket`] has room for every message, and this one stays.
+    pub(super) answer: Option<Box<[u8]>>,
     /// The epoch that the answer grants; it is given again only as long as that binding is the active one.
     pub(super) granted: Option<u64>,
 }
@@ -61,6 +62,7 @@ impl Session {
         arrival: &Arrival,
         answer: Option<ControlPacket>,
     ) {
+        let answer = answer.map(|packet| packet.as_slice().into());
         self.last = LastMutation { counter: header.counter, digest, from: Some(arrival.tuple), answer, granted: None };
     }
 
@@ -71,7 +73,8 @@ impl Session {
         if self.last.granted.is_some_and(|epoch| active != Some((epoch, arrival.tuple))) {
             return Err(Reason::ReplayDetected);
         }
-        let packet = self.last.answer.clone().ok_or(Reason::ReplayDetected)?;
+        let answer = self.last.answer.as_deref().and_then(|answer| ControlPacket::try_from(answer).ok());
+        let packet = answer.ok_or(Reason::ReplayDetected)?;
         self.reply(arrival, packet, context)?;
         context.outbox.counters.count(Reason::RetransmitAnswered);
         Ok(())

@@ -40,7 +40,7 @@ pub(super) struct Push {
     /// It is not in force yet: of mode grace, or the session is still in BIRTH.
     waiting: Option<Arc<Policy>>,
     /// The client has not told yet that it has it.
-    unanswered: Option<Unanswered>,
+    unanswered: Option<Box<Unanswered>>,
 }
 
 struct Unanswered {
@@ -148,7 +148,7 @@ impl Session {
         self.push.waiting.as_ref().unwrap_or(&self.policy)
     }
 
-    fn seal_policy(&mut self, rto: Span, now: Time) -> Unanswered {
+    fn seal_policy(&mut self, rto: Span, now: Time) -> Box<Unanswered> {
         let policy = self.newest_policy();
         let update = PolicyUpdate {
             sequence: self.push.sequence,
@@ -158,7 +158,7 @@ impl Session {
             snapshot: PolicySnapshot::try_from(policy.encode_snapshot().as_slice()).unwrap_or_default(),
         };
         let packet = self.seal_mutation(&update);
-        Unanswered { packet, counter: self.mutation_sent, key_epoch: self.ring.epoch(), rto, next: now }
+        Box::new(Unanswered { packet, counter: self.mutation_sent, key_epoch: self.ring.epoch(), rto, next: now })
     }
 
     /// To the active binding, if there is one and its budget allows (PV-2); else when the next binding is made, or later.

@@ -83,7 +83,7 @@ pub(super) struct Session {
     /// Whether the operator lets a forced move end on the same path (SM-18).
     pub(super) same_path_ok: bool,
     /// TERMINATE, for the shard to send once the session is gone (TM-1).
-    pub(super) farewell: Option<Reply>,
+    pub(super) farewell: Option<Box<Reply>>,
     /// T25 by KY-6 was told.
     told_used_up: bool,
     pub(super) route: u32,

@@ -1,10 +1,10 @@
 //! The sessions of one worker: table, timers, dispatch. The only writer of each of them (AS-4, INV-20).
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::net::IpAddr;
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use hashbrown::{DefaultHashBuilder, HashMap};
 use slab::Slab;
 
 use super::event::{Reply, SessionEvent, SessionView};
@@ -29,7 +29,7 @@ pub(super) const FAREWELL_COPIES: u8 = 3;
 const FAREWELL_RTO: Span = Span::from_millis(250);
 
 /// Names a session inside its shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(pub u32);
 
 /// An inner packet that may go on.
@@ -89,7 +89,7 @@ pub struct Shard {
     pub(super) by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
     by_inner: Vec<Option<SessionKey>>,
     /// Sessions by the address that their active binding leads to, so that a new route costs as much as it concerns.
-    by_peer: HashMap<IpAddr, HashSet<SessionKey>>,
+    by_peer: BTreeSet<(IpAddr, SessionKey)>,
     timers: BinaryHeap<Reverse<(Time, Locator)>>,
     /// In the order of their time, which is the same span away for all.
     farewells: VecDeque<Farewell>,
@@ -107,7 +107,7 @@ impl Shard {
             sessions: Slab::new(),
             by_locator: HashMap::default(),
             by_inner: vec![None; config.pool.size() as usize],
-            by_peer: HashMap::new(),
+            by_peer: BTreeSet::new(),
             timers: BinaryHeap::new(),
             farewells: VecDeque::new(),
             outbox: Outbox {
@@ -271,7 +271,7 @@ impl Shard {
 
     /// The next hop towards a peer changed.
     pub fn set_route(&mut self, peer: IpAddr, route: u32) {
-        for key in self.by_peer.get(&peer).into_iter().flatten() {
+        for (_, key) in self.by_peer.range((peer, SessionKey(0))..=(peer, SessionKey(u32::MAX))) {
             if let Some(slot) = self.sessions.get_mut(key.0 as usize) {
                 slot.session.set_route(peer, route);
             }
@@ -369,9 +369,11 @@ impl Shard {
         let after = slot.session.record.state();
         let peer = slot.session.peer();
         if peer != former_peer {
-            leave(&mut self.by_peer, former_peer, key);
+            if let Some(former_peer) = former_peer {
+                self.by_peer.remove(&(former_peer, key));
+            }
             if let Some(peer) = peer {
-                self.by_peer.entry(peer).or_default().insert(key);
+                self.by_peer.insert((peer, key));
             }
         }
         let inner = slot.session.inner_index as usize;
@@ -384,7 +386,7 @@ impl Shard {
         if after == State::Terminated {
             let farewell = slot.session.farewell.take();
             self.remove(now, key);
-            if let Some(reply) = farewell {
+            if let Some(reply) = farewell.map(|reply| *reply) {
                 self.outbox.replies.push_back(reply.clone());
                 self.farewells.push_back(Farewell { reply, at: now + FAREWELL_RTO, left: FAREWELL_COPIES - 1 });
             }
@@ -410,7 +412,9 @@ impl Shard {
     /// Takes a terminated session out; its keys go with it (INV-10, KY-9).
     fn remove(&mut self, now: Time, key: SessionKey) {
         let session = self.sessions.remove(key.0 as usize).session;
-        leave(&mut self.by_peer, session.peer(), key);
+        if let Some(peer) = session.peer() {
+            self.by_peer.remove(&(peer, key));
+        }
         self.by_locator.remove(&session.locator);
         if let Some(entry) = self.by_inner.get_mut(session.inner_index as usize)
             && *entry == Some(key)
@@ -448,17 +452,6 @@ impl Shard {
                 farewell.at = now + FAREWELL_RTO;
                 self.farewells.push_back(farewell);
             }
-        }
-    }
-}
-
-/// Takes a session out of the index of peers; an address without sessions goes with it.
-fn leave(by_peer: &mut HashMap<IpAddr, HashSet<SessionKey>>, peer: Option<IpAddr>, key: SessionKey) {
-    let Some(peer) = peer else { return };
-    if let Some(keys) = by_peer.get_mut(&peer) {
-        keys.remove(&key);
-        if keys.is_empty() {
-            by_peer.remove(&peer);
         }
     }
 }

@@ -1,11 +1,9 @@
 //! Standby paths: probed, validated, never bound (§6.7). Make before break.
 
-use arrayvec::ArrayVec;
-
 use crate::ident::{TransportId, Tuple};
 use crate::time::{Span, Time};
 
-/// The range of PP51 ends at 8: the table is of fixed size (INV-22).
+/// The range of PP51 ends at 8: the table is bounded (INV-22).
 pub(super) const MAX_STANDBY: usize = 8;
 
 /// A tuple that must still show that it receives: a token was sent there.
@@ -39,7 +37,7 @@ pub(super) struct Probed {
 
 /// The standby paths of one session, keyed by transport id.
 #[derive(Clone, Debug, Default)]
-pub(super) struct StandbyTable(ArrayVec<Entry, MAX_STANDBY>);
+pub(super) struct StandbyTable(Vec<Entry>);
 
 impl StandbyTable {
     /// Takes a fresh authenticated PATH_PROBE. `fresh_token` is used where the tuple has no token yet. A full table
@@ -59,6 +57,8 @@ impl StandbyTable {
         if self.0.len() >= capacity.min(MAX_STANDBY) {
             return Probed { token: 0, stored: false, validated: false };
         }
+        // Most clients have one or two: room for eight beside every session would be most of its record.
+        self.0.reserve_exact(1);
         self.0.push(Entry { transport, tuple, token: fresh_token, validated: false, seen: now, claim: None });
         Probed { token: fresh_token, stored: true, validated: false }
     }

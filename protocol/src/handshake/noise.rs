@@ -10,7 +10,7 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, Error, HandshakeState};
 use zeroize::Zeroizing;
 
-use crate::crypto::{Aead, DefaultAead, KEY_LEN, NONCE_LEN, StaticSecret, TAG_LEN};
+use crate::crypto::{Aead, DefaultAead, KEY_LEN, KeyPair, NONCE_LEN, StaticSecret, TAG_LEN, equal_in_constant_time};
 use crate::entropy::Entropy;
 use crate::ident::PublicKey;
 use crate::wire::HelloInit;
@@ -65,7 +65,8 @@ pub(super) fn initiator(
     seed: &EphemeralSeed,
 ) -> Result<HandshakeState, Error> {
     let prologue = prologue(hello_offer);
-    let mut builder = builder(psk.is_some(), seed)?.local_private_key(secret.as_bytes())?.prologue(&prologue)?;
+    let builder = builder(psk.is_some(), seed, None)?;
+    let mut builder = builder.local_private_key(secret.as_bytes())?.prologue(&prologue)?;
     builder = builder.remote_public_key(&gateway.0)?;
     if let Some(psk) = psk {
         builder = builder.psk(PSK_POSITION, psk)?;
@@ -74,18 +75,16 @@ pub(super) fn initiator(
 }
 
 /// The gateway's half; its pre-shared key is set once the client is known.
-pub(super) fn responder(
-    secret: &StaticSecret,
-    hello: &HelloInit,
-    seed: &EphemeralSeed,
-) -> Result<HandshakeState, Error> {
+pub(super) fn responder(own: &KeyPair, hello: &HelloInit, seed: &EphemeralSeed) -> Result<HandshakeState, Error> {
     let prologue = prologue(hello.offer());
-    builder(hello.has_psk(), seed)?.local_private_key(secret.as_bytes())?.prologue(&prologue)?.build_responder()
+    let builder = builder(hello.has_psk(), seed, Some(own))?;
+    builder.local_private_key(own.secret().as_bytes())?.prologue(&prologue)?.build_responder()
 }
 
-fn builder<'a>(psk: bool, seed: &EphemeralSeed) -> Result<Builder<'a>, Error> {
+/// `own` is the pair of the long-term key that the builder is given next, if there is one already.
+fn builder<'a>(psk: bool, seed: &EphemeralSeed, own: Option<&KeyPair>) -> Result<Builder<'a>, Error> {
     let params: NoiseParams = if psk { IK_PSK2 } else { IK }.parse()?;
-    let resolver: BoxedCryptoResolver = Box::new(Resolver { seed: seed.clone() });
+    let resolver: BoxedCryptoResolver = Box::new(Resolver { seed: seed.clone(), own: own.cloned() });
     Ok(Builder::with_resolver(params, resolver))
 }
 
@@ -96,6 +95,7 @@ fn prologue(offer: &[u8]) -> Vec<u8> {
 
 struct Resolver {
     seed: EphemeralSeed,
+    own: Option<KeyPair>,
 }
 
 impl CryptoResolver for Resolver {
@@ -105,7 +105,7 @@ impl CryptoResolver for Resolver {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
-            DHChoice::Curve25519 => Some(Box::new(X25519::default())),
+            DHChoice::Curve25519 => Some(Box::new(X25519 { pair: None, own: self.own.clone() })),
             _ => None,
         }
     }
@@ -126,18 +126,14 @@ impl CryptoResolver for Resolver {
 }
 
 /// A key pair as Noise wants it; no pair before it is set or generated.
-#[derive(Default)]
 struct X25519 {
-    pair: Option<(StaticSecret, PublicKey)>,
+    pair: Option<KeyPair>,
+    /// Taken instead of computing it again, if that secret is set: snow knows secrets as bytes only.
+    own: Option<KeyPair>,
 }
 
 impl X25519 {
     const EMPTY: [u8; KEY_LEN] = [0; KEY_LEN];
-
-    fn install(&mut self, secret: StaticSecret) {
-        let public = secret.public();
-        self.pair = Some((secret, public));
-    }
 }
 
 impl Dh for X25519 {
@@ -154,30 +150,33 @@ impl Dh for X25519 {
     }
 
     fn set(&mut self, secret: &[u8]) {
-        let mut bytes = Zeroizing::new([0; KEY_LEN]);
-        bytes.copy_from_slice(secret);
-        self.install(StaticSecret::new(*bytes));
+        let own = self.own.take().filter(|own| equal_in_constant_time(own.secret().as_bytes(), secret));
+        self.pair = own.or_else(|| {
+            let mut bytes = Zeroizing::new([0; KEY_LEN]);
+            bytes.copy_from_slice(secret);
+            Some(KeyPair::new(StaticSecret::new(*bytes)))
+        });
     }
 
     fn generate(&mut self, random: &mut dyn Random) -> Result<(), Error> {
         let mut bytes = Zeroizing::new([0; KEY_LEN]);
         random.try_fill_bytes(bytes.as_mut())?;
-        self.install(StaticSecret::new(*bytes));
+        self.pair = Some(KeyPair::new(StaticSecret::new(*bytes)));
         Ok(())
     }
 
     fn pubkey(&self) -> &[u8] {
-        self.pair.as_ref().map_or(&Self::EMPTY, |(_, public)| &public.0)
+        self.pair.as_ref().map_or(&Self::EMPTY, |pair| &pair.public().0)
     }
 
     fn privkey(&self) -> &[u8] {
-        self.pair.as_ref().map_or(&Self::EMPTY, |(secret, _)| secret.as_bytes())
+        self.pair.as_ref().map_or(&Self::EMPTY, |pair| pair.secret().as_bytes())
     }
 
     fn dh(&self, peer: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        let (secret, _) = self.pair.as_ref().ok_or(Error::Dh)?;
+        let pair = self.pair.as_ref().ok_or(Error::Dh)?;
         let peer = peer.first_chunk::<KEY_LEN>().ok_or(Error::Dh)?;
-        let shared = secret.agree(peer).map_err(|_| Error::Dh)?;
+        let shared = pair.agree(peer).map_err(|_| Error::Dh)?;
         out[..KEY_LEN].copy_from_slice(&shared.0);
         Ok(())
     }
@@ -276,7 +275,7 @@ mod tests {
     fn vector_builder<'a>(ephemeral: &str) -> Builder<'a> {
         let seed = EphemeralSeed::default();
         seed.draw(&mut Fixed(hex(ephemeral)));
-        builder(false, &seed).expect("the pattern is known")
+        builder(false, &seed, None).expect("the pattern is known")
     }
 
     /// The vector for this pattern in the collection of the Cacophony project, which other implementations check too.

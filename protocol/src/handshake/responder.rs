@@ -9,7 +9,7 @@ use super::gate::GateKey;
 use super::initiator::finish;
 use super::noise::{self, EphemeralSeed, PSK_POSITION};
 use super::payload::{HelloReply, HelloRequest};
-use crate::crypto::{KEY_LEN, StaticSecret};
+use crate::crypto::{KEY_LEN, KeyPair, StaticSecret};
 use crate::entropy::Entropy;
 use crate::ident::PublicKey;
 use crate::keys::Root;
@@ -19,7 +19,7 @@ use crate::wire::{DIGEST_LEN, HelloAck, HelloInit};
 
 /// The gateway's long-term key and what follows from it.
 pub struct Responder {
-    secret: StaticSecret,
+    own: KeyPair,
     gate: GateKey,
 }
 
@@ -61,8 +61,8 @@ impl HelloView<'_> {
 impl Responder {
     /// The gateway of that secret.
     pub fn new(secret: StaticSecret) -> Self {
-        let gate = GateKey::new(&secret.public());
-        Self { secret, gate }
+        let own = KeyPair::new(secret);
+        Self { gate: GateKey::new(own.public()), own }
     }
 
     /// First check of a datagram: length, version, gate MAC. Costs one hash, keeps nothing (INV-37).
@@ -91,7 +91,7 @@ impl Responder {
         authorise: impl FnOnce(&PublicKey) -> Result<Option<[u8; KEY_LEN]>, Reason>,
     ) -> Result<Opened, Reason> {
         let seed = EphemeralSeed::default();
-        let mut noise = noise::responder(&self.secret, hello, &seed).map_err(|_| Reason::InternalError)?;
+        let mut noise = noise::responder(&self.own, hello, &seed).map_err(|_| Reason::InternalError)?;
         let mut payload = [0; HELLO_NOISE_MAX];
         let len = noise.read_message(hello.noise(), &mut payload).map_err(|_| Reason::AuthFail)?;
         let client = noise.get_remote_static().and_then(|key| key.try_into().ok()).map(PublicKey);

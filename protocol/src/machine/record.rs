@@ -1,7 +1,5 @@
 //! The record of one session: what the machine reads and writes, and nobody else writes.
 
-use arrayvec::ArrayVec;
-
 use super::{Side, State};
 use crate::ident::{TransportId, Tuple};
 use crate::policy::Policy;
@@ -75,7 +73,8 @@ pub struct Record {
     pub(super) attempts: u16,
     pub(super) trigger: Option<Reason>,
     pub(super) last_commit: Option<Time>,
-    pub(super) commits: ArrayVec<Time, MAX_SWITCHES_IN_WINDOW>,
+    /// At most [`MAX_SWITCHES_IN_WINDOW`]; few sessions ever have more than one or two.
+    pub(super) commits: Vec<Time>,
     pub(super) total_switches: u64,
     pub(super) probation_until: Option<Time>,
     pub(super) bounds: Bounds,
@@ -100,7 +99,7 @@ impl Record {
             attempts: 0,
             trigger: None,
             last_commit: None,
-            commits: ArrayVec::new(),
+            commits: Vec::new(),
             total_switches: 0,
             probation_until: None,
             bounds: Bounds::default(),

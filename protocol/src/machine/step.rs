@@ -268,7 +268,7 @@ impl<'a> Draft<'a> {
         self.record.total_switches += 1;
         let now = self.now;
         self.record.commits.retain(|at| now.since(*at) < super::SWITCH_WINDOW);
-        if self.record.commits.is_full() {
+        if self.record.commits.len() >= super::MAX_SWITCHES_IN_WINDOW {
             self.record.commits.remove(0);
         }
         self.record.commits.push(now);
