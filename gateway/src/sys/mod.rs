@@ -17,6 +17,7 @@
 mod error;
 pub mod ethtool;
 mod frame;
+pub mod heap;
 mod queue;
 pub mod readiness;
 mod ring;

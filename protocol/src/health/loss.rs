@@ -12,8 +12,6 @@
 //! Each end tells the other its newest tally. What a peer tells of the opposite direction is believed as far as it is
 //! possible at all; whoever lies about it moves only itself.
 
-use arrayvec::ArrayVec;
-
 use super::Counters;
 use crate::time::{Span, Time};
 
@@ -65,9 +63,10 @@ struct Tally {
     received: u64,
 }
 
-/// The tallies of one direction, oldest first.
+/// The tallies of one direction, oldest first; at most [`TALLIES`]. On the heap, since sessions that carry no DATA need
+/// one or two of them.
 #[derive(Clone, Debug, Default)]
-struct Direction(ArrayVec<Tally, TALLIES>);
+struct Direction(Vec<Tally>);
 
 /// A counter that was the highest at some time.
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +179,7 @@ impl Direction {
         {
             *last = tally;
         } else {
-            if self.0.is_full() {
+            if self.0.len() == TALLIES {
                 self.0.remove(0);
             }
             self.0.push(tally);
