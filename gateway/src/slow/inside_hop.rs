@@ -18,7 +18,12 @@ enum Router {
     /// The host's end of our own pair.
     Host([u8; 6]),
     /// A router on the network of a NIC, which the kernel resolves for us.
-    Neighbour { address: IpAddr, mac: Option<[u8; 6]> },
+    Neighbour {
+        address: IpAddr,
+        mac: Option<[u8; 6]>,
+        /// The kernel does not know it, or doubts it.
+        open: bool,
+    },
 }
 
 impl InsideHop {
@@ -29,7 +34,11 @@ impl InsideHop {
 
     /// To a router on the network of a NIC.
     pub fn to_router(nic: &Link, router: IpAddr) -> Self {
-        Self { interface: nic.index, own_mac: nic.mac, router: Router::Neighbour { address: router, mac: None } }
+        Self {
+            interface: nic.index,
+            own_mac: nic.mac,
+            router: Router::Neighbour { address: router, mac: None, open: true },
+        }
     }
 
     /// The next hop, once it is known.
@@ -41,24 +50,36 @@ impl InsideHop {
         destination.map(|destination_mac| NextHop { source_mac: self.own_mac, destination_mac, vlan: None })
     }
 
-    /// The router that the kernel should resolve or check, and its interface.
+    /// The router that the kernel should resolve or check, and its interface. Never one that is in order: the request makes
+    /// an ordinary entry of a permanent one (`net/core/neighbour.c`, `__neigh_update`, NEIGH_UPDATE_F_USE).
     pub fn unresolved(&self) -> Option<(u32, IpAddr)> {
         match self.router {
-            Router::Host(_) => None,
-            Router::Neighbour { address, .. } => Some((self.interface, address)),
+            Router::Neighbour { address, open: true, .. } => Some((self.interface, address)),
+            Router::Host(_) | Router::Neighbour { .. } => None,
         }
     }
 
     /// Takes news of a neighbour; true if it changed the next hop.
     pub fn neighbour(&mut self, news: &Neighbour) -> bool {
         match &mut self.router {
-            Router::Neighbour { address, mac }
-                if self.interface == news.interface && *address == news.address && *mac != news.mac =>
+            Router::Neighbour { address, mac, open }
+                if self.interface == news.interface && *address == news.address =>
             {
-                *mac = news.mac;
-                true
+                *open = news.doubtful || news.mac.is_none();
+                std::mem::replace(mac, news.mac) != news.mac
             }
-            _ => false,
+            Router::Host(_) | Router::Neighbour { .. } => false,
+        }
+    }
+
+    /// The kernel has forgotten a neighbour, as it does with those that it does not use itself. The way stays, and is to be
+    /// checked: of changes the kernel tells only while it knows the neighbour.
+    pub fn forgotten(&mut self, gone: &Neighbour) {
+        if let Router::Neighbour { address, open, .. } = &mut self.router
+            && self.interface == gone.interface
+            && *address == gone.address
+        {
+            *open = true;
         }
     }
 }
@@ -90,5 +111,20 @@ mod tests {
         assert!(hop.neighbour(&news));
         assert!(!hop.neighbour(&news), "the same again is no news");
         assert_eq!(hop.hop().map(|hop| hop.destination_mac), Some([9; 6]));
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_a_router_that_is_unknown_or_doubtful_and_never_for_one_in_order() {
+        let router: IpAddr = "10.1.0.1".parse().expect("address");
+        let mut hop = InsideHop::to_router(&link(5, 1), router);
+        let news = Neighbour { interface: 5, address: router, mac: Some([9; 6]), doubtful: false };
+        hop.neighbour(&news);
+        assert_eq!(hop.unresolved(), None, "permanent or reachable");
+        hop.forgotten(&news);
+        assert_eq!((hop.unresolved(), hop.hop().is_some()), (Some((5, router)), true), "forgotten, not failed");
+        assert!(!hop.neighbour(&Neighbour { doubtful: true, ..news }), "the way is the same");
+        assert_eq!(hop.unresolved(), Some((5, router)), "stale");
+        assert!(hop.neighbour(&Neighbour { mac: None, ..news }));
+        assert_eq!(hop.unresolved(), Some((5, router)), "failed");
     }
 }

@@ -404,7 +404,10 @@ impl SlowPath {
                 next_hops.neighbour(neighbour, &mut changes);
                 inside_changed |= inside_hop.neighbour(&neighbour);
             }
-            News::NeighbourForgotten(neighbour) => next_hops.forgotten(neighbour, &mut changes),
+            News::NeighbourForgotten(neighbour) => {
+                inside_hop.forgotten(&neighbour);
+                next_hops.forgotten(neighbour, &mut changes);
+            }
             News::Link(link) => {
                 if link.index == *outside {
                     next_hops.own_mac(link.mac, &mut changes);
