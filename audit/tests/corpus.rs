@@ -343,11 +343,19 @@ const BAD: &[Bad] = &[
             l.insert(
                 i + 1,
                 format!(
-                    "{},\"owner_node_id\":\"node-2\",\"previous_owner\":\"node-1\",\"fencing_epoch\":2}}",
+                    "{},\"owner_node_id\":\"node-2\",\"previous_owner\":\"node-1\",\"fencing_epoch\":2,\"previous_worker\":null}}",
                     &line[..cut]
                 ),
             );
             rechain(&l)
+        },
+    },
+    Bad {
+        code: Code::Owner,
+        name: "two-workers",
+        edit: |l| {
+            let i = find(&l, "VolatilitySignal", 0);
+            change(l, i, "\"worker\":0", "\"worker\":1")
         },
     },
     Bad {

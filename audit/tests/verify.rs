@@ -2,7 +2,8 @@
 
 mod support;
 
-use jumpgate_audit::verify::{Input, Options, Report, Verdict, Violation, verify, verify_bytes};
+use jumpgate_audit::verify::{Code, Input, Options, Report, Verdict, Violation, verify, verify_bytes};
+use jumpgate_protocol::audit::{Event, OwnNode};
 use jumpgate_protocol::machine::TransitionId;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::wire::Cause;
@@ -50,6 +51,60 @@ fn o06_three_versions_in_one_tick_are_valid_and_so_is_t16_again() {
     trace.unstable(&mut life);
     trace.die(&mut life, TransitionId::T16);
     assert_verdict(Verdict::Valid, &trace.text());
+}
+
+/// A session of worker 0 that worker 1 has taken over, as it says under that epoch and from that worker.
+fn handed_over(fencing_epoch: u64, previous_worker: u16) -> (Trace, support::Life) {
+    let mut trace = Trace::gateway();
+    let life = trace.attach(1);
+    trace.worker = Some(1);
+    let event = Event::SessionOwnerTransferred {
+        owner_node_id: OwnNode,
+        previous_owner: OwnNode,
+        fencing_epoch,
+        previous_worker: Some(previous_worker),
+    };
+    trace.write(&life, Some(Reason::OwnershipTransferred), event);
+    (trace, life)
+}
+
+#[track_caller]
+fn assert_wrong_owner(trace: &Trace) {
+    let (report, violations) = judge(&trace.text());
+    let codes: Vec<Code> = violations.iter().map(|violation| violation.code).collect();
+    assert_eq!((report.verdict, &codes[..]), (Verdict::Invalid, &[Code::Owner][..]), "{violations:#?}");
+}
+
+#[test]
+fn sl4_a_session_may_go_to_another_worker_and_back_without_a_change_of_version_or_epoch() {
+    let (mut trace, mut life) = handed_over(2, 0);
+    trace.unstable(&mut life);
+    trace.worker = Some(0);
+    let event = Event::SessionOwnerTransferred {
+        owner_node_id: OwnNode,
+        previous_owner: OwnNode,
+        fencing_epoch: 3,
+        previous_worker: Some(1),
+    };
+    trace.write(&life, Some(Reason::OwnershipTransferred), event);
+    trace.peer_moves(&mut life, 2, Cause::Quality);
+    assert_verdict(Verdict::Valid, &trace.text());
+}
+
+#[test]
+fn k08_a_record_of_a_worker_that_was_superseded_is_found() {
+    let (mut trace, mut life) = handed_over(2, 0);
+    trace.worker = Some(0);
+    trace.go(&mut life, TransitionId::T19, Reason::OperatorTerminated, Some(1));
+    let (report, violations) = judge(&trace.text());
+    assert_eq!(report.verdict, Verdict::Invalid);
+    assert!(violations.iter().any(|violation| violation.code == Code::Owner), "{violations:#?}");
+}
+
+#[test]
+fn ow12_a_hand_over_from_a_worker_that_did_not_have_the_session_or_under_an_old_epoch_is_found() {
+    assert_wrong_owner(&handed_over(2, 7).0);
+    assert_wrong_owner(&handed_over(0, 0).0);
 }
 
 #[test]

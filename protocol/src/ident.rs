@@ -76,6 +76,11 @@ impl Slot {
         if (number as usize) < SLOT_COUNT { Some(Self(number)) } else { None }
     }
 
+    /// Every slot, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..SLOT_COUNT as u16).map(Self)
+    }
+
     /// Its number, 0..4096.
     pub const fn number(self) -> u16 {
         self.0

@@ -23,6 +23,7 @@ impl World {
         match what {
             Happening::ToGateway { from, packet, forged } => self.gateway_receives(from, packet, forged),
             Happening::ToClient { client, path, packet, forged } => self.client_receives(client, path, packet, forged),
+            Happening::SlotArrives { slot } => self.slot_arrives(slot),
             Happening::ClientTimer { client } => {
                 let now = self.local(client);
                 let entry = &mut self.clients[client];
@@ -44,6 +45,11 @@ impl World {
         }
         let header = Header::parse(&packet).ok();
         let locator = header.map_or(Locator::default(), |header| header.locator);
+        let kind = header.map(|header| header.kind);
+        if let Some(until) = self.held_until(locator, kind).filter(|until| *until > self.now) {
+            self.queue.plan(until, Happening::ToGateway { from, packet, forged });
+            return;
+        }
         let worker = self.worker_of(locator);
         if self.paused_until[worker] > self.now {
             self.queue.plan(self.paused_until[worker], Happening::ToGateway { from, packet, forged });
@@ -51,7 +57,7 @@ impl World {
         }
         let fingerprint = fingerprint(&packet);
         let incoming = Incoming {
-            kind: header.map(|header| header.kind),
+            kind,
             from,
             locator,
             counter: header.map_or(0, |header| header.counter),
@@ -91,7 +97,7 @@ impl World {
             self.checker.violated(self.now, Safety::Other, "INV-37: a HELLO_INIT with a wrong gate MAC was kept");
         }
         if let Some(birth) = outcome.birth {
-            let worker = self.worker_of(birth.locator);
+            let worker = self.worker_for_order(birth.locator);
             self.shards[worker].birth(self.now, birth);
             self.flush_shard(worker);
         }

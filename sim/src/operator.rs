@@ -32,7 +32,7 @@ impl World {
 
     /// The operator of the gateway wants a session to move (T05).
     pub fn force_move(&mut self, locator: Locator, same_path_ok: bool) -> bool {
-        let worker = self.worker_of(locator);
+        let worker = self.worker_for_order(locator);
         let outer = self.checker.begin(Work::Operator);
         let known = self.shards[worker].force_move(self.now, locator, same_path_ok);
         self.flush_shard(worker);
@@ -86,7 +86,7 @@ impl World {
     }
 
     fn order(&mut self, locator: Locator, change: PolicyChange) {
-        let worker = self.worker_of(locator);
+        let worker = self.worker_for_order(locator);
         let outer = self.checker.begin(Work::Operator);
         self.shards[worker].change_policy(self.now, locator, change);
         self.flush_shard(worker);

@@ -61,8 +61,8 @@ fn a02_a_captured_request_at_another_worker_is_refused_and_changes_nothing() {
     let before = standing(&world, session);
     let (from, request) = captured(&world, MessageType::ReattachRequest).remove(0);
     let other = 1 - world.owner(session);
-    assert_eq!(world.misdeliver(other, from, &request), Err(Reason::SessionNotFound));
-    assert_eq!(world.misdeliver(other, stranger(), &request), Err(Reason::SessionNotFound));
+    assert_eq!(world.misdeliver(other, from, &request), Err(Reason::NotAuthoritativeOwner));
+    assert_eq!(world.misdeliver(other, stranger(), &request), Err(Reason::NotAuthoritativeOwner));
     world.run_for(MS(100));
     assert_eq!(standing(&world, session), before);
     assert!(world.shards()[other].is_empty());

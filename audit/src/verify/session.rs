@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use jumpgate_protocol::audit::Class;
 use jumpgate_protocol::ident::SessionIdentity;
 use jumpgate_protocol::machine::{Input, RowSide, State, TABLE, TransitionId};
 use jumpgate_protocol::reason::Reason;
@@ -52,6 +53,8 @@ pub(super) struct Session {
     attempt_open: bool,
     group: Group,
     owner: String,
+    /// The worker of the owner, if it is known.
+    worker: Option<u64>,
     fencing_epoch: u64,
     /// A bound of time was passed and said so.
     overdue: bool,
@@ -103,6 +106,7 @@ impl Session {
             attempt_open: false,
             group: Group::default(),
             owner: seen.object.text("owner").unwrap_or(seen.node_id).to_owned(),
+            worker: seen.worker.filter(|_| whole),
             fencing_epoch: 0,
             overdue: false,
         };
@@ -120,6 +124,8 @@ impl Session {
         self.group = Group::default();
         self.attempt_open = false;
         (self.stay, self.transportless, self.calm, self.cooldown) = (None, None, None, None);
+        // It may have gone to another meanwhile.
+        self.worker = None;
     }
 
     /// Whether the record goes on where the session stands.
@@ -476,9 +482,22 @@ impl Session {
         }
     }
 
-    /// Owners (V-OWNER): one at a time, with a fencing epoch that only rises.
+    /// Owners (V-OWNER): one at a time, with a fencing epoch that only rises; and one worker of it at a time.
     fn owned(&mut self, seen: &Seen<'_>, complaints: &mut Vec<Complaint>) {
         let mut wrong = |expected: String, found: String| complaints.push(Complaint::new(Code::Owner, expected, found));
+        // The control thread is no worker. Records of other classes come in another order.
+        if let Some(writer) = seen.worker.filter(|_| seen.row.class == Class::Audit) {
+            let before = match seen.row.name {
+                "SessionOwnerTransferred" => seen.object.number("previous_worker"),
+                _ => Some(writer),
+            };
+            if let (Some(worker), Some(before)) = (self.worker, before)
+                && worker != before
+            {
+                wrong(format!("worker {worker} has the session"), format!("worker {before}"));
+            }
+            self.worker = Some(writer);
+        }
         if matches!(seen.row.name, "SessionOwnerAcquired" | "SessionOwnerTransferred") {
             let epoch = seen.object.number("fencing_epoch").unwrap_or(0);
             if epoch <= self.fencing_epoch {

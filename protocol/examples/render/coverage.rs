@@ -25,16 +25,13 @@ const ONE_WRITER: &str = "one writer for each session: a commit cannot lose a ra
 const MEASURED: &str = "load: measured by `cargo xtask bench churn` and `storm`; a time is reported, never asserted";
 /// Ids that no test can show yet, each with its cause. An id that has a test all the same must leave this list.
 const LATER: &[(&str, &str)] = &[
-    ("INV-38", CLUSTER),
     ("OWNERSHIP_CREATED", CLUSTER),
     ("OWNERSHIP_OK", CLUSTER),
     ("OWNERSHIP_NOT_FOUND", CLUSTER),
     ("OWNERSHIP_ALREADY_EXISTS", CLUSTER),
-    ("OWNERSHIP_TRANSFERRED", CLUSTER),
     ("OWNERSHIP_NO_CHANGE", CLUSTER),
     ("OWNERSHIP_TRANSFER_DENIED_NOT_OWNER", CLUSTER),
     ("LEASE_LOST", CLUSTER),
-    ("FENCED", CLUSTER),
     ("STORE_UNAVAILABLE", CLUSTER),
     ("DUAL_BIND_FORBIDDEN", ONE_WRITER),
     ("I09", CLUSTER),

@@ -191,7 +191,6 @@ const OTHER_ROWS: &[EventRow] = &[
         &[field("records", Kind::Unsigned, "lines of this file, this one included")],
     ),
     reserved("SessionOwnerAcquired", "a session got an owner"),
-    reserved("SessionOwnerTransferred", "ownership moved"),
     reserved("SessionOwnerRejected", "a transfer was refused"),
     reserved("SessionOwnerConflict", "two owners claim one epoch"),
 ];

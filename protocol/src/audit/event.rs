@@ -179,6 +179,12 @@ events! {
         trigger: KeyTrigger = "why it was asked for",
         retry_after_ms: u32 = "when it may be asked for again",
     }
+    SessionOwnerTransferred Audit Session reason "ownership moved; between two workers of a node: written by the new one" {
+        owner_node_id: OwnNode = "the owner now",
+        previous_owner: OwnNode = "the owner before",
+        fencing_epoch: u64 = "rises with every change of owner",
+        previous_worker: Option<u16> = "the worker before, if it is one of this node",
+    }
     PolicyEvent Audit Either reason "a policy was loaded, changed or refused, or a bound of it took effect" {
         action: PolicyAction = "what happened",
         policy_name: Profile = "profile of the policy in force",

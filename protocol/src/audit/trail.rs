@@ -358,6 +358,17 @@ impl Trail {
         self.put(journal, now, self.last, (Some(Reason::RekeyDenied), None), event);
     }
 
+    /// The slot of the session went from one worker to another (SL-4); written by the one that has it now.
+    pub(crate) fn handed_over(&self, fencing_epoch: u64, previous_worker: u16, now: Time, journal: &mut Journal) {
+        let event = Event::SessionOwnerTransferred {
+            owner_node_id: super::OwnNode,
+            previous_owner: super::OwnNode,
+            fencing_epoch,
+            previous_worker: Some(previous_worker),
+        };
+        self.put(journal, now, self.last, (Some(Reason::OwnershipTransferred), None), event);
+    }
+
     /// The last record of the session: its keys are out of memory.
     pub(crate) fn end(self, totals: &Totals, now: Time, journal: &mut Journal) {
         let event = Event::SessionTerminated {

@@ -24,6 +24,9 @@ mod reload;
 mod reset;
 mod session;
 mod shard;
+#[cfg(test)]
+mod slot_tests;
+mod slots;
 mod sources;
 mod standby;
 #[cfg(test)]
@@ -40,4 +43,5 @@ pub use push::PolicyChange;
 pub use reset::ResetKey;
 pub use session::Outbound;
 pub use shard::{Inner, SessionKey, Shard, ShardConfig};
+pub use slots::{Parcel, Title};
 pub use sources::Sources;

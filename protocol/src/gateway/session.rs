@@ -65,7 +65,7 @@ pub(super) struct Session {
     pub(super) push: Push,
     pub(super) sources: Sources,
     pub(super) ring: KeyRing,
-    born: Time,
+    pub(super) born: Time,
     pub(super) query_window: ReplayWindow,
     pub(super) control_sent: u64,
     /// The counter of the newest message of lane M (AR-1).

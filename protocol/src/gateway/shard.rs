@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::event::{Reply, SessionEvent, SessionView};
 use super::session::{Outbound, Session};
+use super::slots::Slots;
 use super::{AddressPool, Birth, EventKind, ResetKey};
 use crate::audit::{self, Disclosure, Journal, Refused};
 use crate::entropy::Entropy;
@@ -71,10 +72,21 @@ pub(super) struct Outbox {
     pub(super) counters: ReasonCounters,
 }
 
-struct Slot {
-    session: Session,
+/// A session in its shard.
+pub(super) struct Seat {
+    pub(super) session: Session,
     /// The earliest timer that stands in the heap for it.
-    scheduled: Time,
+    pub(super) scheduled: Time,
+}
+
+/// Who has an inner address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Holder {
+    #[default]
+    Nobody,
+    Here(SessionKey),
+    /// Its session went to another shard.
+    Elsewhere,
 }
 
 struct Farewell {
@@ -85,28 +97,29 @@ struct Farewell {
 
 /// The sessions of one worker.
 pub struct Shard {
-    sessions: Slab<Slot>,
+    pub(super) sessions: Slab<Seat>,
     pub(super) by_locator: HashMap<Locator, SessionKey, DefaultHashBuilder>,
-    by_inner: Vec<Option<SessionKey>>,
+    pub(super) by_inner: Vec<Holder>,
     /// Sessions by the address that their active binding leads to, so that a new route costs as much as it concerns.
-    by_peer: BTreeSet<(IpAddr, SessionKey)>,
-    timers: BinaryHeap<Reverse<(Time, Locator)>>,
+    pub(super) by_peer: BTreeSet<(IpAddr, SessionKey)>,
+    pub(super) timers: BinaryHeap<Reverse<(Time, Locator)>>,
     /// In the order of their time, which is the same span away for all.
     farewells: VecDeque<Farewell>,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     entropy: Box<dyn Entropy + Send>,
     pub(super) config: ShardConfig,
     key_limits: KeyLimits,
     resets: Bucket,
+    pub(super) slots: Slots,
 }
 
 impl Shard {
-    /// A shard without sessions.
+    /// A shard without sessions. Every slot is its own, until [`Shard::keep_slots`] says otherwise.
     pub fn new(config: ShardConfig, entropy: Box<dyn Entropy + Send>, now: Time) -> Self {
         Self {
             sessions: Slab::new(),
             by_locator: HashMap::default(),
-            by_inner: vec![None; config.pool.size() as usize],
+            by_inner: vec![Holder::Nobody; config.pool.size() as usize],
             by_peer: BTreeSet::new(),
             timers: BinaryHeap::new(),
             farewells: VecDeque::new(),
@@ -119,6 +132,7 @@ impl Shard {
             entropy,
             resets: Bucket::full(config.resets, now),
             key_limits: KeyLimits::SUITE_1,
+            slots: Slots::all(),
             config,
         }
     }
@@ -134,11 +148,11 @@ impl Shard {
         self.outbox.journal.keep(disclosure, now);
     }
 
-    /// Takes over a session in BIRTH. A locator that is already known is a defect of ours: refused, never replaced
-    /// (INV-03), and told, so that what was reserved for it is freed.
+    /// Takes over a session in BIRTH. A locator that is already known, or of a slot that is another's, is a defect of ours:
+    /// refused, never replaced (INV-03), and told, so that what was reserved for it is freed.
     pub fn birth(&mut self, now: Time, birth: Birth) {
         let locator = birth.locator;
-        if self.by_locator.contains_key(&locator) {
+        if self.by_locator.contains_key(&locator) || !self.slots.owns(locator.slot()) {
             let reason = Reason::InvariantViolation;
             self.outbox.counters.count(reason);
             let kind = EventKind::BirthRefused { reason };
@@ -146,7 +160,7 @@ impl Shard {
             return;
         }
         let session = Session::new(birth, self.key_limits, now, &mut self.outbox);
-        let key = SessionKey(self.sessions.insert(Slot { session, scheduled: Time::NEVER }) as u32);
+        let key = SessionKey(self.sessions.insert(Seat { session, scheduled: Time::NEVER }) as u32);
         self.by_locator.insert(locator, key);
         self.with(now, key, |session, context| session.emit(EventKind::Created, context));
     }
@@ -170,15 +184,18 @@ impl Shard {
     /// # Errors
     /// Why it must be dropped; counted.
     pub fn data_out(&mut self, inner_index: u32, packet: &mut [u8]) -> Result<Outbound, Reason> {
-        let key = self.by_inner.get(inner_index as usize).copied().flatten();
-        let slot = key.and_then(|key| self.sessions.get_mut(key.0 as usize).map(|slot| (key, slot)));
-        let result = match slot {
-            Some((key, slot)) => slot.session.data_out(packet, key),
-            None => Err(Reason::NoActiveBinding),
+        let holder = self.by_inner.get(inner_index as usize).copied().unwrap_or_default();
+        let result = match holder {
+            Holder::Here(key) => match self.sessions.get_mut(key.0 as usize) {
+                Some(slot) => slot.session.data_out(packet, key),
+                None => Err(Reason::NoActiveBinding),
+            },
+            Holder::Nobody => Err(Reason::NoActiveBinding),
+            Holder::Elsewhere => Err(Reason::NotAuthoritativeOwner),
         };
         if let Err(reason) = result {
             self.outbox.counters.count(reason);
-            if let (Reason::CounterLimitReached, Some(key)) = (reason, key) {
+            if let (Reason::CounterLimitReached, Holder::Here(key)) = (reason, holder) {
                 self.hurry(key);
             }
         }
@@ -309,7 +326,7 @@ impl Shard {
         if header.kind != MessageType::Data {
             return Err(Reason::UnknownType);
         }
-        let key = *self.by_locator.get(&header.locator).ok_or(Reason::SessionNotFound)?;
+        let key = *self.by_locator.get(&header.locator).ok_or_else(|| self.slots.why_not(header.locator))?;
         let slot = self.sessions.get_mut(key.0 as usize).ok_or(Reason::SessionNotFound)?;
         let mut context =
             Context { now, entropy: self.entropy.as_mut(), outbox: &mut self.outbox, pool: &self.config.pool };
@@ -320,9 +337,9 @@ impl Shard {
         // C00
         let header = Header::parse(packet).map_err(|error| error.reason())?;
         let is_reattach = header.kind == MessageType::ReattachRequest;
-        // C02
+        // C02, C03
         let result = match self.by_locator.get(&header.locator).copied() {
-            None => Err(Reason::SessionNotFound),
+            None => Err(self.slots.why_not(header.locator)),
             Some(key) => self.with(now, key, |session, context| {
                 if is_reattach {
                     session.reattach_request(&header, arrival, packet, context)
@@ -331,7 +348,9 @@ impl Shard {
                 }
             }),
         };
-        if is_reattach && let Err(reason @ (Reason::SessionNotFound | Reason::AuthFail)) = result {
+        if is_reattach
+            && let Err(reason @ (Reason::SessionNotFound | Reason::NotAuthoritativeOwner | Reason::AuthFail)) = result
+        {
             self.reset(now, header.locator, arrival, reason);
         }
         result
@@ -381,7 +400,7 @@ impl Shard {
             && after == State::Attached
             && let Some(entry) = self.by_inner.get_mut(inner)
         {
-            *entry = Some(key);
+            *entry = Holder::Here(key);
         }
         if after == State::Terminated {
             let farewell = slot.session.farewell.take();
@@ -417,9 +436,9 @@ impl Shard {
         }
         self.by_locator.remove(&session.locator);
         if let Some(entry) = self.by_inner.get_mut(session.inner_index as usize)
-            && *entry == Some(key)
+            && *entry == Holder::Here(key)
         {
-            *entry = None;
+            *entry = Holder::Nobody;
         }
         let (trail, totals) = session.bury(now);
         trail.end(&totals, now, &mut self.outbox.journal);

@@ -176,6 +176,13 @@ impl Checker {
         self.sessions.insert(locator, Followed::new(client, worker, now));
     }
 
+    /// Another worker has the session now (SL-4).
+    pub fn handed_over(&mut self, locator: Locator, worker: usize) {
+        if let Some(session) = self.sessions.get_mut(&locator) {
+            session.worker = worker;
+        }
+    }
+
     /// A transition at the gateway.
     pub fn transition(&mut self, locator: Locator, client: PublicKey, worker: usize, transition: &Transition) {
         self.fold((0, locator, transition.id, transition.version, transition.epoch, transition.at));

@@ -12,6 +12,8 @@ use crate::world::World;
 const MS: fn(u64) -> Span = Span::from_millis;
 /// Longest time that a worker is not scheduled, in milliseconds.
 const PAUSE_MAX_MS: u64 = 250;
+/// Longest time that a slot is between two workers, in milliseconds.
+const UNDER_WAY_MAX_MS: u64 = 50;
 /// Packets that somebody sends again in one blow.
 const REPLAYED: usize = 8;
 
@@ -49,7 +51,7 @@ pub(super) fn strike(world: &mut World, dice: &mut Dice, clients: usize, paths: 
         97 if dice.below(1 + clients as u64 / 10) == 0 => {
             world.pause_worker(client % world.shards().len(), MS(dice.below(PAUSE_MAX_MS)));
         }
-        97 => {}
+        97 => move_slot(world, client),
         98 => end_by_operator(world, client),
         _ => world.disconnect(client),
     }
@@ -113,6 +115,16 @@ fn forge(world: &mut World, dice: &mut Dice) {
 
 fn elsewhere(dice: &mut Dice) -> SocketAddr {
     ([203, 0, 113, dice.below(256) as u8], 1 + dice.below(65_535) as u16).into()
+}
+
+/// The slot of a client's session goes to the next worker, and is under way for some milliseconds.
+fn move_slot(world: &mut World, client: usize) {
+    let now = world.now();
+    if let Some(locator) = world.client(client).client.status(now).locator {
+        let to = (world.owner(locator) + 1) % world.shards().len();
+        // Refused where the worker is not scheduled, or the slot is under way: the throw does not know.
+        let _refused = world.move_slot(locator.slot(), to, MS(locator.0 % UNDER_WAY_MAX_MS));
+    }
 }
 
 fn end_by_operator(world: &mut World, client: usize) {

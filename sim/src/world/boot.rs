@@ -12,6 +12,7 @@ use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::time::Time;
 use jumpgate_protocol::wire::RequestedPolicy;
 
+use super::slots::SlotTable;
 use super::{POOL_BASE, POOL_SIZE, World, WorldConfig, gateway_address};
 
 /// The long-term keys of everybody.
@@ -53,6 +54,7 @@ pub(super) fn boot(
         .map(|worker| {
             let shard = ShardConfig { pool, reset_key: desk.reset_key(), resets: Rate::even(1_000) };
             let mut shard = Shard::new(shard, Box::new(SeededEntropy::new(seed ^ (worker << 32) ^ 2)), now);
+            shard.keep_slots(|slot| SlotTable::at_start(slot, config.workers) as u64 == worker);
             shard.keep_records(now, desk.disclosure());
             shard
         })

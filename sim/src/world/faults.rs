@@ -11,6 +11,7 @@ use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{Header, MessageType};
 
 use super::boot::{boot, path_info};
+use super::slots::SlotTable;
 use super::{Happening, World, WorldConfig, gateway_address};
 use crate::check::Work;
 use crate::net::Impairment;
@@ -163,7 +164,7 @@ impl World {
     /// The operator of the gateway ends a session.
     pub fn terminate(&mut self, locator: Locator, reason: Reason) {
         let outer = self.checker.begin(Work::Operator);
-        let worker = self.worker_of(locator);
+        let worker = self.worker_for_order(locator);
         self.shards[worker].terminate(self.now, locator, reason);
         self.flush_shard(worker);
         self.checker.begin(outer);
@@ -179,6 +180,7 @@ impl World {
         self.boots += 1;
         let config = WorldConfig { seed: self.seed, workers: self.shards.len(), policy: policy.clone() };
         (self.desk, self.shards) = boot(&config, &self.keys, self.boots, self.now, entry);
+        self.slots = SlotTable::new(self.shards.len());
         self.amplification = AmplificationOracle::default();
         self.checker.forget_gateway();
         self.records.forget_gateway();

@@ -2,13 +2,14 @@
 
 mod boot;
 mod faults;
+mod slots;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use jumpgate_protocol::client::{Client, ClientEvent};
 use jumpgate_protocol::gateway::{ClientEntry, EventKind, HandshakeDesk, Shard};
-use jumpgate_protocol::ident::{Locator, PublicKey, TransportId};
+use jumpgate_protocol::ident::{Locator, PublicKey, Slot, TransportId};
 use jumpgate_protocol::machine::{State, Transition, TransitionId};
 use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::Reason;
@@ -22,6 +23,7 @@ use crate::oracle::{AmplificationOracle, NonceOracle, ReplayOracle};
 use crate::queue::Queue;
 use crate::records::Records;
 use boot::{Keys, boot, path_info};
+use slots::SlotTable;
 
 /// The gateway's address in the virtual network.
 pub const GATEWAY: &str = "192.0.2.1:51900";
@@ -71,6 +73,7 @@ pub(crate) enum Happening {
     ToGateway { from: SocketAddr, packet: Vec<u8>, forged: bool },
     ToClient { client: usize, path: u16, packet: Vec<u8>, forged: bool },
     ClientTimer { client: usize },
+    SlotArrives { slot: Slot },
 }
 
 /// The whole virtual world.
@@ -79,6 +82,7 @@ pub struct World {
     pub(crate) dice: Dice,
     pub(crate) desk: HandshakeDesk,
     pub(crate) shards: Vec<Shard>,
+    pub(crate) slots: SlotTable,
     /// Until when each worker is not scheduled.
     pub(crate) paused_until: Vec<Time>,
     pub(crate) clients: Vec<SimClient>,
@@ -142,6 +146,7 @@ impl World {
             dice: Dice::new(config.seed),
             desk,
             paused_until: vec![Time::ZERO; shards.len()],
+            slots: SlotTable::new(shards.len()),
             shards,
             clients: Vec::new(),
             by_external: HashMap::new(),
@@ -348,6 +353,7 @@ impl World {
 
     /// Looks at every session: none was lost in silence, none changed in silence (INV-28), none is overdue (L-2).
     pub fn audit(&mut self) {
+        self.land_all();
         let now = self.now;
         let views: Vec<_> = self
             .shards
@@ -415,7 +421,7 @@ impl World {
     }
 
     pub(crate) fn worker_of(&self, locator: Locator) -> usize {
-        usize::from(locator.slot().number()) % self.shards.len()
+        self.slots.owner(locator.slot())
     }
 
     /// When a worker that is scheduled has a timer to run.
