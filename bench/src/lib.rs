@@ -11,4 +11,5 @@ mod links;
 pub mod load;
 pub mod report;
 pub mod sessions;
+pub mod smoke;
 pub mod stats;

@@ -14,10 +14,13 @@ use jumpgate_bench::datapath::{self, Row};
 use jumpgate_bench::environment::Environment;
 use jumpgate_bench::forward::{self, Conditions, Forward, Plan};
 use jumpgate_bench::frames::check_inner;
-use jumpgate_bench::load::run::{LoadArguments, run as run_load};
+use jumpgate_bench::load::arguments::LoadArguments;
+use jumpgate_bench::load::file;
+use jumpgate_bench::load::run::run as run_load;
 use jumpgate_bench::load::scenario::Scenario;
 use jumpgate_bench::report::compare::compare;
 use jumpgate_bench::report::{Verdict, page};
+use jumpgate_bench::smoke;
 use serde::Serialize;
 
 #[global_allocator]
@@ -48,6 +51,8 @@ enum Benchmark {
     /// Many real clients against a gateway on a CPU of its own (needs root, two CPUs)
     #[command(flatten)]
     Load(LoadBenchmark),
+    /// Small versions of all, which fail on a safety counter or an empty result and never on a time
+    Smoke,
     /// What changed between two reports of one benchmark
     Compare {
         /// The report before
@@ -77,6 +82,14 @@ enum LoadBenchmark {
     HandshakeFlood(LoadArguments),
     /// One captured request and one captured packet again and again, beside clients that work
     ReplayFlood(LoadArguments),
+    /// Packets per second of the gateway's program, against the bare forwarder and the bare AEAD
+    Throughput(LoadArguments),
+    /// Requests and answers through the tunnel at half and nine tenths of the capacity that is measured first
+    Latency(LoadArguments),
+    /// The path in use loses 20 to 40 % for 3 and for 30 seconds, with and without delay, with a spare path up
+    LossSpike(LoadArguments),
+    /// Clients jump again and again as fast as replies allow, beside the CPU time of the slow path
+    ReattachRate(LoadArguments),
 }
 
 impl LoadBenchmark {
@@ -91,6 +104,10 @@ impl LoadBenchmark {
             Self::ReattachFlood(arguments) => (Scenario::ReattachFlood, arguments),
             Self::HandshakeFlood(arguments) => (Scenario::HandshakeFlood, arguments),
             Self::ReplayFlood(arguments) => (Scenario::ReplayFlood, arguments),
+            Self::Throughput(arguments) => (Scenario::Throughput, arguments),
+            Self::Latency(arguments) => (Scenario::Latency, arguments),
+            Self::LossSpike(arguments) => (Scenario::LossSpike, arguments),
+            Self::ReattachRate(arguments) => (Scenario::ReattachRate, arguments),
         }
     }
 }
@@ -171,10 +188,18 @@ fn create(path: Option<&Path>) -> Result<Option<File>> {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().benchmark {
+    let arguments = match file::expand(std::env::args_os().collect()) {
+        Ok(arguments) => Arguments::parse_from(arguments),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match arguments.benchmark {
         Benchmark::Datapath(arguments) => run_datapath(&arguments),
         Benchmark::Forward(arguments) => run_forward(&arguments),
         Benchmark::Load(benchmark) => run_scenario(&benchmark),
+        Benchmark::Smoke => smoke::run(),
         Benchmark::Compare { before, after } => run_compare(&before, &after),
     };
     match result {

@@ -70,19 +70,12 @@ impl Generator {
         Ok(self.lines.len() - 1)
     }
 
-    /// Writes packets to be sent, in their order.
-    pub(super) fn load(
-        &mut self,
-        packets: usize,
-        bytes: usize,
-        mut write: impl FnMut(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        for _ in 0..packets {
-            let mut frame = self.idle.pop().context("more packets than the generator has frames")?;
-            frame.place(HEADROOM, bytes)?;
-            write(self.memory.bytes_mut(&mut frame))?;
-            self.loaded.push_back(frame);
-        }
+    /// Writes a packet to be sent after those that were written before.
+    pub(super) fn load(&mut self, bytes: usize, write: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+        let mut frame = self.idle.pop().context("more packets than the generator has frames")?;
+        frame.place(HEADROOM, bytes)?;
+        write(self.memory.bytes_mut(&mut frame))?;
+        self.loaded.push_back(frame);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use jumpgate::worker::Sessions;
 
 use super::generator::Generator;
+use super::held::Hold;
 use super::plant::{Plant, Snapshot};
 use super::{ALONE_PACKETS, ALONE_ROUNDS, Losses, Way};
 use crate::frames::{write_inside, write_sealed, write_unsealed};
@@ -34,22 +35,23 @@ impl Range {
         Ok(Self { generator, counters: Counters::open()?, peers, next_peer: 0 })
     }
 
-    /// Has packets lie ready, of the clients in turn.
-    fn load(&mut self, way: Way, sealed: bool, inner_bytes: usize, packets: usize) -> Result<()> {
+    /// Has packets lie ready, of the clients in turn and of these lengths in turn.
+    fn load(&mut self, way: Way, sealed: bool, lengths: &[usize], packets: usize) -> Result<()> {
         let Self { generator, peers, next_peer, .. } = self;
-        generator.load(packets, way.frame_in(inner_bytes), |frame| {
+        for &inner_bytes in lengths.iter().cycle().take(packets) {
             let number = *next_peer;
             *next_peer = (number + 1) % peers.len();
             let peer = &mut peers[number];
-            match (way, sealed) {
+            generator.load(way.frame_in(inner_bytes), |frame| match (way, sealed) {
                 (Way::Inwards, true) => write_sealed(frame, peer),
                 (Way::Inwards, false) => write_unsealed(frame, peer),
                 (Way::Outwards, _) => {
                     write_inside(frame, peer);
                     Ok(())
                 }
-            }
-        })
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -78,8 +80,8 @@ impl<S: Sessions> Lane<S> {
     }
 
     /// Offers a burst as fast as the generator can.
-    pub(super) fn under_load(&self, range: &mut Range, way: Way, inner_bytes: usize, packets: usize) -> Result<Load> {
-        range.load(way, self.sealed, inner_bytes, packets)?;
+    pub(super) fn under_load(&self, range: &mut Range, way: Way, lengths: &[usize], packets: usize) -> Result<Load> {
+        range.load(way, self.sealed, lengths, packets)?;
         let Range { generator, counters, .. } = range;
         let before = self.plant.snapshot(counters)?;
         let ramp = packets / RAMP;
@@ -112,39 +114,94 @@ impl<S: Sessions> Lane<S> {
 
     /// Packets per second of the worker with nobody else at work: the median, so that a round in which the worker lost
     /// its CPU does not count.
-    pub(super) fn alone(&self, range: &mut Range, way: Way, inner_bytes: usize) -> Result<f64> {
+    pub(super) fn alone(&self, range: &mut Range, way: Way, lengths: &[usize]) -> Result<f64> {
         let mut rounds = [0.0; ALONE_ROUNDS];
         for round in &mut rounds {
-            range.load(way, self.sealed, inner_bytes, ALONE_PACKETS)?;
+            range.load(way, self.sealed, lengths, ALONE_PACKETS)?;
             *round = ALONE_PACKETS as f64 / self.alone_once(range, way)?.as_secs_f64();
         }
         Ok(Summary::of(&rounds).context("there are rounds")?.median)
     }
 
     fn alone_once(&self, range: &mut Range, way: Way) -> Result<Duration> {
-        let Range { generator, counters, .. } = range;
-        let hold = self.plant.hold()?;
-        let steered = self.plant.steered(way)? + ALONE_PACKETS as u64;
+        let hold = self.held(range, way)?;
+        let counters = &mut range.counters;
         let expected = self.plant.arrived(way, counters)? + ALONE_PACKETS as u64;
-        generator.fire(self.line(way), ALONE_PACKETS)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.plant.steered(way)? < steered {
-            ensure!(Instant::now() < deadline, "the XDP program did not see all of {ALONE_PACKETS} packets");
-        }
         let started = hold.start()?;
         while self.plant.arrived(way, counters)? < expected {
             ensure!(started.elapsed() < PATIENCE, "not all of {ALONE_PACKETS} packets arrived");
         }
         Ok(started.elapsed())
     }
+
+    /// Packets per second of the worker with nobody else at work, between the first and the last arrival that is seen:
+    /// as a process that is held from outside is measured, whose waking up takes its time. None if the looks came too late.
+    pub(super) fn drained(&self, range: &mut Range, way: Way, lengths: &[usize]) -> Result<Option<f64>> {
+        range.load(way, self.sealed, lengths, ALONE_PACKETS)?;
+        let hold = self.held(range, way)?;
+        let counters = &mut range.counters;
+        let before = self.plant.arrived(way, counters)?;
+        hold.start()?;
+        drained(before, ALONE_PACKETS as u64, || self.plant.arrived(way, counters))
+    }
+
+    /// A worker that stands still in front of [`ALONE_PACKETS`] packets.
+    fn held(&self, range: &mut Range, way: Way) -> Result<Hold> {
+        let hold = self.plant.hold()?;
+        let steered = self.plant.steered(way)? + ALONE_PACKETS as u64;
+        range.generator.fire(self.line(way), ALONE_PACKETS)?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.plant.steered(way)? < steered {
+            ensure!(Instant::now() < deadline, "the XDP program did not see all of {ALONE_PACKETS} packets");
+        }
+        Ok(hold)
+    }
+}
+
+/// Packets per second of somebody who was let go, from the first arrival that is seen to the last of `packets`. None if
+/// whoever looks lost its CPU, and saw the first when half of them were there.
+pub(crate) fn drained(before: u64, packets: u64, mut arrived: impl FnMut() -> Result<u64>) -> Result<Option<f64>> {
+    let called = Instant::now();
+    let mut first = None;
+    loop {
+        let (count, now) = (arrived()? - before, Instant::now());
+        ensure!(called.elapsed() < PATIENCE || count >= packets, "only {count} of {packets} packets arrived");
+        if count == 0 {
+            continue;
+        }
+        let (ahead, since) = *first.get_or_insert((count, now));
+        if ahead > packets / 2 {
+            return Ok(None);
+        }
+        if count >= packets {
+            return Ok(Some((packets - ahead) as f64 / now.duration_since(since).as_secs_f64()));
+        }
+    }
 }
 
 /// One burst under load.
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Packets per second that arrived.
-    pub(super) arrived: f64,
+    pub(crate) arrived: f64,
     /// Packets per second that were offered.
-    pub(super) offered: f64,
+    pub(crate) offered: f64,
     /// What became of all its packets.
-    pub(super) losses: Losses,
+    pub(crate) losses: Losses,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_after_the_first_look_and_a_late_look_is_none() {
+        let mut counts = [100, 100, 300, 600, 1_100].into_iter();
+        let rate = drained(100, 1_000, || {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(counts.next().unwrap())
+        });
+        // 800 packets in the two milliseconds and some after the first 200.
+        assert!(rate.unwrap().is_some_and(|rate| rate > 0.0 && rate <= 400_000.0));
+        assert_eq!(drained(0, 1_000, || Ok(1_000)).unwrap(), None);
+    }
 }

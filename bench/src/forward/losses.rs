@@ -33,7 +33,7 @@ impl Losses {
     }
 
     /// Counts drops.
-    pub(super) fn drop_packets(&mut self, reason: &str, packets: u64) {
+    pub(crate) fn drop_packets(&mut self, reason: &str, packets: u64) {
         if packets > 0 {
             *self.dropped.entry(reason.to_owned()).or_default() += packets;
         }

@@ -12,6 +12,7 @@
 //! What no gateway of this shape could beat is `1 / (time of the bare forwarder + time of the bare AEAD)`, with the AEAD
 //! measured in the same run.
 
+mod bare;
 mod generator;
 mod held;
 mod lane;
@@ -29,6 +30,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::Serialize;
 
+pub(crate) use bare::BareForwarder;
+pub(crate) use lane::drained;
 pub use losses::Losses;
 
 use crate::aead::BareAead;
@@ -46,7 +49,7 @@ pub const ALONE_PACKETS: usize = 1_000;
 /// Times that a worker stands still in one repetition.
 pub const ALONE_ROUNDS: usize = 10;
 /// Buffers of the bare AEAD.
-const AEAD_BUFFERS: usize = 256;
+pub(crate) const AEAD_BUFFERS: usize = 256;
 
 /// Which way packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -233,16 +236,16 @@ impl Forward {
     /// Both contestants in turn.
     fn compare(&mut self, way: Way, inner_bytes: usize) -> Result<(Sample, Sample)> {
         let Self { plan, range, gateway, bare } = self;
-        let bare_load = bare.under_load(range, way, inner_bytes, plan.packets)?;
-        let gateway_load = gateway.under_load(range, way, inner_bytes, plan.packets)?;
-        let bare_alone = bare.alone(range, way, inner_bytes)?;
-        let gateway_alone = gateway.alone(range, way, inner_bytes)?;
+        let bare_load = bare.under_load(range, way, &[inner_bytes], plan.packets)?;
+        let gateway_load = gateway.under_load(range, way, &[inner_bytes], plan.packets)?;
+        let bare_alone = bare.alone(range, way, &[inner_bytes])?;
+        let gateway_alone = gateway.alone(range, way, &[inner_bytes])?;
         Ok((Sample { alone: bare_alone, load: bare_load }, Sample { alone: gateway_alone, load: gateway_load }))
     }
 }
 
 /// The AEAD's sealing and opening, in ns, after a round that brings its buffers back into the cache.
-fn aead_alone(aead: &mut BareAead) -> Result<(f64, f64)> {
+pub(crate) fn aead_alone(aead: &mut BareAead) -> Result<(f64, f64)> {
     aead.seal();
     aead.open()?;
     Ok((aead.seal(), aead.open()?))
@@ -315,19 +318,19 @@ fn contestant(samples: &[Sample]) -> Option<Contestant> {
 }
 
 /// Packets per second of a forwarder that spends `aead_ns` more on each.
-fn bound(forwarder: f64, aead_ns: f64) -> f64 {
+pub(crate) fn bound(forwarder: f64, aead_ns: f64) -> f64 {
     1e9 / (1e9 / forwarder + aead_ns)
 }
 
 impl Way {
-    fn frame_in(self, inner_bytes: usize) -> usize {
+    pub(crate) fn frame_in(self, inner_bytes: usize) -> usize {
         match self {
             Self::Inwards => outside_len(inner_bytes),
             Self::Outwards => inside_len(inner_bytes),
         }
     }
 
-    fn frame_out(self, inner_bytes: usize) -> usize {
+    pub(crate) fn frame_out(self, inner_bytes: usize) -> usize {
         match self {
             Self::Inwards => inside_len(inner_bytes),
             Self::Outwards => outside_len(inner_bytes),

@@ -36,6 +36,13 @@ impl Times {
         self.0.len()
     }
 
+    /// How many per second there were between the first and the last tenth, if all times began in one moment.
+    pub fn middle_rate(&self) -> f64 {
+        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e6;
+        let (from, to) = (at(0.1), at(0.9));
+        if to > from { 0.8 * self.0.len() as f64 / (to - from) } else { f64::NAN }
+    }
+
     /// What it says; percentiles that the samples do not carry are left out.
     pub fn distribution(&self) -> Distribution {
         let count = self.0.len();
@@ -109,6 +116,8 @@ pub struct Book {
     pub detect: Times,
     /// From a client through the tunnel to the echo and back.
     pub round_trip: Times,
+    /// The same of clients to whom nothing happens while it happens to others.
+    pub bystanders: Times,
     /// Handshakes that ended without a session, by reason.
     pub failed: BTreeMap<&'static str, u64>,
     /// Sessions that ended, by reason.
@@ -123,6 +132,8 @@ pub struct Book {
     pub begun: u64,
     /// How many jumps were made.
     pub jumps: u64,
+    /// Requests to reattach that clients sent.
+    pub requests: u64,
     /// Transitions of clients that should not be: safety counters by kind.
     pub violations: BTreeMap<&'static str, u64>,
 }
@@ -134,10 +145,12 @@ pub struct Echo {
     pub sent: u64,
     /// Not sent because there was no binding to send on.
     pub held: u64,
+    /// Come to the servers.
+    pub reached: u64,
     /// Come back.
     pub returned: u64,
-    /// Come back twice or more.
-    pub doubled: u64,
+    /// Come back after one that was sent later.
+    pub late: u64,
 }
 
 impl Book {
@@ -148,6 +161,7 @@ impl Book {
             reattach: Times::new()?,
             detect: Times::new()?,
             round_trip: Times::new()?,
+            bystanders: Times::new()?,
             failed: BTreeMap::new(),
             ended: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -155,6 +169,7 @@ impl Book {
             echo: Echo::default(),
             begun: 0,
             jumps: 0,
+            requests: 0,
             violations: BTreeMap::new(),
         })
     }
@@ -208,5 +223,30 @@ impl Course {
         }
         self.next = now + self.every;
         Some(now.since(self.start).as_micros() as f64 / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_that_the_samples_do_not_carry_are_left_out() {
+        let mut times = Times::new().unwrap();
+        (1..1_000).for_each(|ms| times.record(Span::from_millis(ms)));
+        assert_eq!((times.distribution().p99_ms, times.distribution().p999_ms), (None, None));
+        times.record(Span::from_millis(1_000));
+        let p99 = times.distribution().p99_ms.unwrap();
+        assert!((985.0..995.0).contains(&p99), "{p99}");
+        assert_eq!(times.distribution().p999_ms, None);
+    }
+
+    #[test]
+    fn the_rate_of_a_storm_is_that_between_its_first_and_last_tenth() {
+        let mut times = Times::new().unwrap();
+        (1..=1_000).for_each(|ms| times.record(Span::from_millis(ms)));
+        let rate = times.middle_rate();
+        assert!((990.0..1_010.0).contains(&rate), "{rate}");
+        assert!(Times::new().unwrap().middle_rate().is_nan());
     }
 }

@@ -12,14 +12,15 @@ use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::{Locator, PublicKey};
 use jumpgate_protocol::machine::{Evidence, State};
 use jumpgate_protocol::reason::Reason;
-use jumpgate_protocol::time::Time;
-use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, RequestedPolicy, TAG_LEN};
+use jumpgate_protocol::time::{Span, Time};
+use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType, RequestedPolicy, TAG_LEN};
 
 use super::book::Book;
 use super::datagram::{self, Ends, Stamp};
 use super::flood::Flood;
 use super::line::Line;
-use super::member::{Member, PATHS, owner_of, transport};
+use super::member::{Member, Order, PATHS, owner_of, transport};
+use super::weather::Sky;
 
 /// Packets taken from the line in one turn.
 const TURN: usize = 256;
@@ -27,6 +28,27 @@ const TURN: usize = 256;
 const TIMERS: usize = 256;
 /// Longest inner packet of an echo, in bytes.
 const INNER_MAX: usize = 1_416;
+
+/// The weather's own share of the seed.
+const SKY: u64 = 0x736b_7900;
+
+/// Packets that were laid ahead are sent at a steady rate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Schedule {
+    /// When the first is due.
+    pub(super) start: Time,
+    /// Its number.
+    pub(super) first: u64,
+    /// Packets per second.
+    pub(super) rate: f64,
+}
+
+impl Schedule {
+    /// When a packet is due, whenever it was really sent: so a generator that is late does not look fast.
+    pub(super) fn due(&self, number: u64) -> Time {
+        self.start + Span::from_micros((number.saturating_sub(self.first) as f64 / self.rate * 1e6) as u64)
+    }
+}
 
 /// What happens to the path that a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +75,27 @@ pub struct CrowdConfig {
 
 /// The clients.
 pub struct Crowd {
-    config: CrowdConfig,
-    members: Vec<Member>,
+    pub(super) config: CrowdConfig,
+    pub(super) members: Vec<Member>,
     timers: BinaryHeap<Reverse<(Time, u32)>>,
-    line: Line,
-    ends: Ends,
+    pub(super) line: Line,
+    pub(super) ends: Ends,
+    pub(super) sky: Sky,
     /// What is measured.
     pub book: Book,
     /// Frames sent and received.
     pub frames: (u64, u64),
     attached: u64,
-    live: u64,
+    pub(super) live: u64,
+    /// Who seals the next packet that is laid ahead, and the number of that packet.
+    pub(super) next_sealer: u32,
+    pub(super) next_number: u64,
+    /// When packets that were laid ahead are sent, by their number: they do not carry it themselves.
+    pub(super) schedule: Option<Schedule>,
+    /// Clients with a smaller number are bystanders: nothing happens to them.
+    pub bystanders: u32,
+    /// Clients that got over a fault, by a jump or by their session's end, while somebody wants to know.
+    pub returned: Option<Vec<u32>>,
     /// What clients send, kept while somebody listens in.
     pub(super) capture: Option<Vec<Vec<u8>>>,
     /// Scratch for one inner packet with room for the seal.
@@ -89,6 +121,7 @@ impl Crowd {
         });
         Ok(Self {
             members: members.collect(),
+            sky: Sky::new(config.seed ^ SKY),
             config,
             timers: BinaryHeap::new(),
             line,
@@ -97,6 +130,11 @@ impl Crowd {
             frames: (0, 0),
             attached: 0,
             live: 0,
+            next_sealer: 0,
+            next_number: 0,
+            schedule: None,
+            bystanders: 0,
+            returned: None,
             capture: None,
             packet: vec![0; INNER_MAX + DATA_OVERHEAD],
             inbox: Vec::new(),
@@ -157,6 +195,13 @@ impl Crowd {
         }
         arena.clear();
         (self.inbox, self.arena) = (inbox, arena);
+        while let Some(mut delayed) = self.sky.arrived(now) {
+            if delayed.up {
+                self.send(delayed.number, delayed.path, &delayed.packet)?;
+            } else {
+                self.deliver(now, delayed.number, delayed.path, &mut delayed.packet)?;
+            }
+        }
         let mut ran = 0;
         while ran < TIMERS
             && let Some(Reverse((at, number))) = self.timers.peek().copied()
@@ -179,7 +224,8 @@ impl Crowd {
 
     /// When a timer is due next.
     pub fn next_timer(&self) -> Option<Time> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        timer.into_iter().chain(self.sky.next()).min()
     }
 
     /// Starts the handshake of a client.
@@ -296,27 +342,45 @@ impl Crowd {
             return Ok(());
         };
         let bytes = bytes.clamp(datagram::INNER_MIN, INNER_MAX);
-        let stamp = Stamp { at: now.as_micros(), number: member.next_echo };
-        let packet = &mut self.packet[..bytes + DATA_OVERHEAD];
-        let end = packet.len() - TAG_LEN;
-        datagram::write_inner(&mut packet[HEADER_LEN..end], inner, self.config.server, stamp);
-        match member.core.data_out(packet) {
+        let stamp = Stamp { at: now.as_micros(), number: member.next_echo, client: number };
+        let mut packet = std::mem::take(&mut self.packet);
+        let sealed = &mut packet[..bytes + DATA_OVERHEAD];
+        let end = sealed.len() - TAG_LEN;
+        datagram::write_inner(&mut sealed[HEADER_LEN..end], inner, self.config.server, stamp);
+        match member.core.data_out(sealed) {
             Ok(path) => {
                 member.next_echo += 1;
                 self.book.echo.sent += 1;
-                let link = &member.links[usize::from(path.0) - 1];
-                if link.up && !link.black {
-                    let (ends, from, to) = (self.ends, link.outer(), self.config.gateway);
-                    let packet = &self.packet[..bytes + DATA_OVERHEAD];
-                    if let Some(capture) = &mut self.capture {
-                        capture.push(packet.to_vec());
-                    }
-                    self.line.send(|room| datagram::write(room, ends, from, to, packet))?;
-                    self.frames.0 += 1;
-                }
+                self.put(now, number, usize::from(path.0) - 1, sealed)?;
             }
             Err(_) => self.book.echo.held += 1,
         }
+        self.packet = packet;
+        Ok(())
+    }
+
+    /// A client puts a packet on one of its links.
+    fn put(&mut self, now: Time, number: u32, path: usize, packet: &[u8]) -> Result<()> {
+        self.book.requests += u64::from(matches!(MessageType::of(packet), Ok(MessageType::ReattachRequest)));
+        let link = &self.members[number as usize].links[path];
+        if !link.up || link.black {
+            return Ok(());
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.push(packet.to_vec());
+        }
+        if self.sky.passes(now, link.weather, true, (number, path), packet) {
+            self.send(number, path, packet)?;
+        }
+        Ok(())
+    }
+
+    /// What was put on a link goes to the gateway.
+    fn send(&mut self, number: u32, path: usize, packet: &[u8]) -> Result<()> {
+        let from = self.members[number as usize].links[path].outer();
+        let (ends, to) = (self.ends, self.config.gateway);
+        self.line.send(|room| datagram::write(room, ends, from, to, packet))?;
+        self.frames.0 += 1;
         Ok(())
     }
 
@@ -328,6 +392,15 @@ impl Crowd {
         if link.outer() != to || !link.up || link.black || member.asleep {
             return Ok(());
         }
+        if self.sky.passes(now, link.weather, false, (number, path), payload) {
+            self.deliver(now, number, path, payload)?;
+        }
+        Ok(())
+    }
+
+    /// A client hears a packet.
+    fn deliver(&mut self, now: Time, number: u32, path: usize, payload: &mut [u8]) -> Result<()> {
+        let member = &mut self.members[number as usize];
         match member.core.datagram_in(now, transport(path), payload) {
             Ok(Some(place)) => {
                 if let Some(stamp) = datagram::stamp_of(&payload[place]) {
@@ -341,29 +414,29 @@ impl Crowd {
     }
 
     fn echoed(&mut self, now: Time, number: u32, stamp: Stamp) {
-        let member = &mut self.members[number as usize];
-        if stamp.number < member.echoed {
-            // Late or twice: both would have been refused by the replay window if they were the same packet.
-            self.book.echo.doubled += u64::from(stamp.number + 1 == member.echoed);
+        let book = &mut self.book;
+        if stamp.client != number {
+            *book.violations.entry("misrouted").or_default() += 1;
+            return;
         }
-        member.echoed = member.echoed.max(stamp.number + 1);
-        self.book.echo.returned += 1;
-        self.book.round_trip.record(now.since(Time::from_micros(stamp.at)));
+        match self.members[number as usize].echoes.take(stamp.number) {
+            Order::Next => {}
+            Order::Late => book.echo.late += 1,
+            Order::Twice => {
+                *book.violations.entry("replay_accepted").or_default() += 1;
+                return;
+            }
+        }
+        book.echo.returned += 1;
+        let sent = self.schedule.map_or(Time::from_micros(stamp.at), |schedule| schedule.due(stamp.number));
+        let times = if number < self.bystanders { &mut book.bystanders } else { &mut book.round_trip };
+        times.record(now.since(sent));
     }
 
     /// Sends what a client wants to send, notes what happened to it, and sets its timer.
     fn settle(&mut self, now: Time, number: u32) -> Result<()> {
-        let member = &mut self.members[number as usize];
-        while let Some(transmit) = member.core.poll_transmit() {
-            let link = &member.links[usize::from(transmit.path.0) - 1];
-            if link.up && !link.black {
-                let (ends, from, to) = (self.ends, link.outer(), self.config.gateway);
-                if let Some(capture) = &mut self.capture {
-                    capture.push(transmit.packet.clone());
-                }
-                self.line.send(|room| datagram::write(room, ends, from, to, &transmit.packet))?;
-                self.frames.0 += 1;
-            }
+        while let Some(transmit) = self.members[number as usize].core.poll_transmit() {
+            self.put(now, number, usize::from(transmit.path.0) - 1, &transmit.packet)?;
         }
         while let Some(event) = self.members[number as usize].core.poll_event() {
             self.note(now, number, &event);
@@ -399,6 +472,13 @@ impl Crowd {
                 let (was, is) = (member.state == Some(State::Attached), transition.to == State::Attached);
                 self.attached = self.attached + u64::from(is && !was) - u64::from(was && !is);
                 member.state = Some(transition.to);
+                if let Some(spike) = &mut member.spike {
+                    if !is && !spike.left {
+                        book.detect.record(now.since(spike.began));
+                    }
+                    spike.left |= !is;
+                    spike.degraded |= transition.to == State::Degraded;
+                }
                 if !is
                     && !member.detected
                     && let Some(fault) = member.fault
@@ -412,15 +492,25 @@ impl Crowd {
                     *book.violations.entry("epoch_not_rising").or_default() += 1;
                 }
                 member.epoch = *epoch;
+                if let Some(spike) = &mut member.spike {
+                    spike.switched = true;
+                }
                 if let Some(fault) = member.fault.take() {
                     book.reattach.record(now.since(fault));
+                    if let Some(returned) = &mut self.returned {
+                        returned.push(number);
+                    }
                 }
             }
             ClientEvent::Refused { reason, .. } => Book::count(&mut book.refused, *reason),
             ClientEvent::Terminated { reason, .. } => {
                 member.state = None;
                 member.inner = None;
-                member.fault = None;
+                if member.fault.take().is_some()
+                    && let Some(returned) = &mut self.returned
+                {
+                    returned.push(number);
+                }
                 self.live = self.live.saturating_sub(1);
                 Book::count(&mut book.ended, *reason);
             }

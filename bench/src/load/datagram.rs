@@ -9,15 +9,15 @@ const IPV4: usize = 20;
 /// UDP header in bytes.
 const UDP: usize = 8;
 /// Headers in front of a datagram, in bytes.
-const HEADERS: usize = ETHERNET + IPV4 + UDP;
+pub(crate) const HEADERS: usize = ETHERNET + IPV4 + UDP;
 /// EtherType of IPv4.
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 /// IP protocol number of UDP.
 const PROTOCOL_UDP: u8 = 17;
 /// Port on which the servers behind the gateway echo (RFC 862).
 const ECHO: u16 = 7;
-/// What an inner packet carries: when it was sent, and its number among those of its client.
-const STAMP: usize = 16;
+/// What an inner packet carries: when it was sent, its number among those of its client, and whose it is.
+const STAMP: usize = 20;
 /// Shortest inner packet that carries a [`Stamp`], in bytes.
 pub(crate) const INNER_MIN: usize = IPV4 + UDP + STAMP;
 
@@ -30,16 +30,27 @@ pub(crate) struct Ends {
 
 /// Writes a frame around a UDP payload; gives its length. The payload must fit behind [`HEADERS`].
 pub(crate) fn write(frame: &mut [u8], ends: Ends, from: SocketAddrV4, to: SocketAddrV4, payload: &[u8]) -> usize {
-    let length = HEADERS + payload.len();
+    frame[HEADERS..HEADERS + payload.len()].copy_from_slice(payload);
+    write_headers(frame, ends, from, to, payload.len())
+}
+
+/// Writes the headers in front of a UDP payload that is there already; gives the length of the frame.
+pub(crate) fn write_headers(
+    frame: &mut [u8],
+    ends: Ends,
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    payload: usize,
+) -> usize {
+    let length = HEADERS + payload;
     ethernet(frame, ends);
     ipv4(&mut frame[ETHERNET..], *from.ip(), *to.ip(), length - ETHERNET);
     let udp = &mut frame[ETHERNET + IPV4..];
     udp[..2].copy_from_slice(&from.port().to_be_bytes());
     udp[2..4].copy_from_slice(&to.port().to_be_bytes());
-    udp[4..6].copy_from_slice(&((UDP + payload.len()) as u16).to_be_bytes());
+    udp[4..6].copy_from_slice(&((UDP + payload) as u16).to_be_bytes());
     // No checksum, which IPv4 allows (RFC 768): what is inside is authenticated.
     udp[6..8].fill(0);
-    frame[HEADERS..length].copy_from_slice(payload);
     length
 }
 
@@ -56,11 +67,12 @@ pub(crate) fn read(frame: &mut [u8]) -> Option<(SocketAddrV4, &mut [u8])> {
     Some((SocketAddrV4::new(address, port), payload))
 }
 
-/// When an inner packet was sent, in microseconds of the clock, and its number among those of its client.
+/// When an inner packet was sent, in microseconds of the clock, its number among those of its client, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) at: u64,
     pub(crate) number: u64,
+    pub(crate) client: u32,
 }
 
 /// Writes an inner packet from a client to the echoing server; it fills `packet`, of [`INNER_MIN`] bytes at least.
@@ -73,6 +85,14 @@ pub(crate) fn write_inner(packet: &mut [u8], from: Ipv4Addr, to: Ipv4Addr, stamp
     packet[24..26].copy_from_slice(&((length - IPV4) as u16).to_be_bytes());
     packet[28..36].copy_from_slice(&stamp.at.to_be_bytes());
     packet[36..44].copy_from_slice(&stamp.number.to_be_bytes());
+    packet[44..48].copy_from_slice(&stamp.client.to_be_bytes());
+}
+
+/// Writes a frame of the inside: a packet from a server to a client, of `bytes` bytes. Gives the length of the frame.
+pub(crate) fn write_inside(frame: &mut [u8], ends: Ends, from: Ipv4Addr, to: Ipv4Addr, bytes: usize) -> usize {
+    ethernet(frame, ends);
+    write_inner(&mut frame[ETHERNET..ETHERNET + bytes], from, to, Stamp { at: 0, number: 0, client: 0 });
+    ETHERNET + bytes
 }
 
 /// The stamp of an inner packet, if it is one of ours.
@@ -81,7 +101,8 @@ pub(crate) fn stamp_of(packet: &[u8]) -> Option<Stamp> {
         return None;
     }
     let word = |at: usize| Some(u64::from_be_bytes(packet[at..at + 8].try_into().ok()?));
-    Some(Stamp { at: word(28)?, number: word(36)? })
+    let client = u32::from_be_bytes(packet[44..48].try_into().ok()?);
+    Some(Stamp { at: word(28)?, number: word(36)?, client })
 }
 
 /// Turns a frame that came to a server into its answer: link and IP addresses change places. False if it is no IPv4.
@@ -160,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_echo_comes_back_with_its_stamp() {
-        let stamp = Stamp { at: 123_456, number: 7 };
+        let stamp = Stamp { at: 123_456, number: 7, client: 9 };
         let mut frame = [0; ETHERNET + 64];
         ethernet(&mut frame, ENDS);
         let (client, server) = (Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(198, 51, 100, 80));

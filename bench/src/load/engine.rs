@@ -1,6 +1,7 @@
 //! Runs a crowd against a gateway in real time: packets, timers, what a scenario does, progress, and the way out by
 //! Ctrl-C with what was measured so far.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::book::{Course, Moment};
 use super::crowd::{Crowd, CrowdConfig};
-use super::datagram;
+use super::datagram::{self, Ends};
 use super::gauge::{Gauge, Reading};
 use super::line::Line;
 use super::plant::{GATEWAY, Plant, PlantConfig, SERVER};
@@ -22,6 +23,8 @@ use crate::links::enter_namespace;
 
 /// How often the course of a run is noted.
 const MOMENT: Span = Span::from_millis(100);
+/// How many such there are in a second.
+const MOMENTS_PER_S: u64 = 10;
 /// Packets of the echo that are turned round in one turn.
 const ECHOES: usize = 256;
 /// A turn without anything to do ends with a nap of at most that long; half a tick of the protocol's timers.
@@ -33,7 +36,8 @@ pub struct Engine {
     pub plant: Plant,
     /// The clients.
     pub crowd: Crowd,
-    servers: Line,
+    pub(super) servers: Line,
+    pub(super) servers_ends: Ends,
     gauge: Gauge,
     last: Reading,
     last_handshakes: u64,
@@ -43,6 +47,8 @@ pub struct Engine {
     pub course: Course,
     interrupted: Arc<AtomicBool>,
     progress: ProgressBar,
+    /// What is going on, for the display.
+    saying: String,
     /// Longest time between two turns: while it lasts, nothing is sent or heard, so no time below it was measured.
     pub longest_gap: Span,
     last_turn: Time,
@@ -71,6 +77,7 @@ impl Engine {
             plant,
             crowd,
             servers: lines.servers,
+            servers_ends: lines.servers_ends,
             gauge,
             last_handshakes: 0,
             last_reattaches: 0,
@@ -78,6 +85,7 @@ impl Engine {
             course: Course::new(now, MOMENT),
             interrupted,
             progress,
+            saying: String::new(),
             longest_gap: Span::ZERO,
             last_turn: now,
         })
@@ -93,9 +101,20 @@ impl Engine {
         self.gauge.read()
     }
 
+    /// CPU seconds of each of the gateway's threads so far, by name.
+    pub fn threads(&self) -> BTreeMap<String, f64> {
+        self.gauge.threads()
+    }
+
     /// Says what is going on.
-    pub fn say(&self, text: impl Into<String>) {
-        self.progress.set_message(text.into());
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.saying = text.into();
+        self.progress.set_message(self.saying.clone());
+    }
+
+    /// Prints a result beside the display.
+    pub fn print(&self, text: &impl std::fmt::Display) {
+        self.progress.suspend(|| println!("{text}"));
     }
 
     /// Ends the display.
@@ -134,6 +153,7 @@ impl Engine {
                 answers.push(frame.to_vec());
             }
         })?;
+        self.crowd.book.echo.reached += answers.len() as u64;
         for answer in &answers {
             self.servers.send(|room| {
                 room[..answer.len()].copy_from_slice(answer);
@@ -144,25 +164,30 @@ impl Engine {
         Ok(received > 0)
     }
 
-    fn note(&mut self, now: Time) -> Result<()> {
+    /// Notes the course of the run, if a moment has passed since the last time.
+    pub(super) fn note(&mut self, now: Time) -> Result<()> {
         let Some(at_s) = self.course.due(now) else { return Ok(()) };
+        let before_s = self.course.moments.last().map_or(0.0, |moment| moment.at_s);
+        let elapsed = Duration::from_secs_f64((at_s - before_s).max(f64::EPSILON));
         let reading = self.gauge.read()?;
         let book = &self.crowd.book;
         let (handshakes, reattaches) = (book.handshake.count(), book.reattach.count());
         let frames = self.crowd.frames;
+        let (shaken, reattached) = (handshakes - self.last_handshakes, reattaches - self.last_reattaches);
         self.course.moments.push(Moment {
             at_s,
             attached: self.crowd.attached(),
             moving: self.crowd.live().saturating_sub(self.crowd.attached()),
-            handshakes: handshakes - self.last_handshakes,
-            reattaches: reattaches - self.last_reattaches,
+            handshakes: shaken,
+            reattaches: reattached,
             frames: (frames.0 - self.last_frames.0, frames.1 - self.last_frames.1),
             gateway_rss: reading.resident,
-            gateway_cpu: reading.share_since(&self.last, Duration::from_micros(MOMENT.as_micros())),
+            gateway_cpu: reading.share_since(&self.last, elapsed),
         });
         (self.last, self.last_frames) = (reading, frames);
         (self.last_handshakes, self.last_reattaches) = (handshakes, reattaches);
-        self.progress.tick();
+        let (live, attached, rate) = (self.crowd.live(), self.crowd.attached(), MOMENTS_PER_S * (reattached + shaken));
+        self.progress.set_message(format!("{}: {attached} of {live} sessions attached, {rate}/s", self.saying));
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! What a process costs, read from the kernel: CPU time of its threads, memory, and the softirq time of a CPU.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ pub struct Reading {
     pub user_s: f64,
     /// CPU time of the process in the kernel, in seconds.
     pub system_s: f64,
+    /// Time of all its threads on a CPU, in seconds: the sum of both, counted exactly.
+    pub run_s: f64,
     /// Time of its CPU in softirqs, whoever caused them, in seconds.
     pub softirq_s: f64,
     /// Resident memory in bytes.
@@ -46,10 +49,30 @@ impl Gauge {
         Ok(Reading {
             user_s: user as f64 / self.ticks,
             system_s: system as f64 / self.ticks,
+            run_s: self.threads().values().sum(),
             softirq_s: softirq_of(&cpus, self.cpu).unwrap_or(0) as f64 / self.ticks,
             resident: kilobytes(&status, "VmRSS:").unwrap_or(0) * 1_024,
             anonymous: kilobytes(&status, "RssAnon:").unwrap_or(0) * 1_024,
         })
+    }
+
+    /// Seconds on a CPU of each thread, by its name; threads of one name together. What ends meanwhile is not counted.
+    pub fn threads(&self) -> BTreeMap<String, f64> {
+        let mut threads = BTreeMap::new();
+        let Ok(directory) = fs::read_dir(format!("/proc/{}/task", self.pid)) else { return threads };
+        for path in directory.flatten().map(|thread| thread.path()) {
+            let texts = fs::read_to_string(path.join("comm")).and_then(|name| {
+                let text = fs::read_to_string(path.join("schedstat"))?;
+                Ok((name, text))
+            });
+            // The first field is nanoseconds on a CPU (Documentation/scheduler/sched-stats.rst).
+            if let Ok((name, text)) = texts
+                && let Some(Ok(ns)) = text.split_ascii_whitespace().next().map(str::parse::<u64>)
+            {
+                *threads.entry(name.trim().to_owned()).or_default() += ns as f64 / 1e9;
+            }
+        }
+        threads
     }
 }
 

@@ -1,16 +1,17 @@
 //! One AF_XDP socket on one link, by xsk-rs: what sends and receives is not the ring code that is being measured.
 //!
 //! The only unsafe code of the generator. xsk-rs hands out plain descriptors and leaves it to its user that a frame is
-//! in one place at a time; here that is so because a descriptor is moved between four lists (idle, to send, in the
-//! kernel, received) and never copied.
+//! in one place at a time; here that is so because a descriptor is moved between five lists (idle, to send, laid ahead, in
+//! the kernel, received) and never copied.
 
 #![allow(unsafe_code)]
 
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
+use xsk_rs::config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
 /// Entries of each ring: packets that the kernel may hold for us. The largest burst of one jump storm fits in.
@@ -19,6 +20,10 @@ const RING: u32 = 16_384;
 const BATCH: usize = 64;
 /// Frames for sending, beside those that wait to receive.
 const SENDING: u32 = RING;
+/// Size of a frame in bytes: one page holds two, and each holds a full Ethernet packet.
+const FRAME: u32 = 2_048;
+/// Longest time in which the kernel may take none of the packets that are poured.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A socket that sends and receives whole Ethernet frames on one queue of a link.
 pub(crate) struct Line {
@@ -29,6 +34,9 @@ pub(crate) struct Line {
     completion: CompQueue,
     idle: Vec<FrameDesc>,
     ready: Vec<FrameDesc>,
+    /// Packets that lie ready, in the order in which they will be poured; those before `poured` are gone.
+    ahead: Vec<FrameDesc>,
+    poured: usize,
     arrived: Vec<FrameDesc>,
     in_flight: usize,
     /// Frames that could not be sent because all were on their way.
@@ -36,11 +44,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Opens a socket on queue 0 of a link. Packets come once an XDP program redirects them to it.
-    pub(crate) fn open(link: &str) -> Result<Self> {
+    /// Opens a socket on queue 0 of a link. Packets come once an XDP program redirects them to it. So many packets can be
+    /// laid ahead beside what is sent meanwhile.
+    pub(crate) fn open(link: &str, ahead: u32) -> Result<Self> {
         let rings = QueueSize::new(RING)?;
-        let memory_config = UmemConfig::builder().fill_queue_size(rings).comp_queue_size(rings).build()?;
-        let frames = NonZeroU32::new(RING + SENDING).context("there are frames")?;
+        let size = FrameSize::new(FRAME)?;
+        let memory_config =
+            UmemConfig::builder().frame_size(size).fill_queue_size(rings).comp_queue_size(rings).build()?;
+        let frames = NonZeroU32::new(RING + SENDING + ahead).context("there are frames")?;
         let (memory, mut idle) = Umem::new(memory_config, frames, false)?;
         let config = SocketConfig::builder()
             .rx_queue_size(rings)
@@ -53,7 +64,7 @@ impl Line {
         let (transmit, receive, rings) = unsafe { Socket::new(config, &memory, &interface, 0) }
             .with_context(|| format!("cannot open an AF_XDP socket on {link}"))?;
         let (mut fill, completion) = rings.context("the first socket of a queue has its rings")?;
-        let receiving = idle.split_off(SENDING as usize);
+        let receiving = idle.split_off((SENDING + ahead) as usize);
         // SAFETY: these frames are of this memory, and leave our lists here.
         let filled = unsafe { fill.produce(&receiving) };
         ensure!(filled == receiving.len(), "the fill ring took {filled} of {} frames", receiving.len());
@@ -66,6 +77,8 @@ impl Line {
             completion,
             idle,
             ready: Vec::with_capacity(SENDING as usize),
+            ahead: Vec::with_capacity(ahead as usize),
+            poured: 0,
             arrived: vec![blank; BATCH],
             in_flight: 0,
             stalled: 0,
@@ -82,17 +95,65 @@ impl Line {
             self.stalled += 1;
             return Ok(false);
         };
-        {
-            // SAFETY: the frame is of this memory and in no ring: it was in our list.
-            let mut data = unsafe { self.memory.data_mut(&mut frame) };
-            let mut cursor = data.cursor();
-            let room = cursor.buf_len();
-            cursor.set_pos(room);
-            let used = write(data.contents_mut());
-            data.cursor().set_pos(used.min(room));
-        }
+        self.write(&mut frame, |room| Ok(write(room)))?;
         self.ready.push(frame);
         if self.ready.len() >= BATCH { self.flush().map(|()| true) } else { Ok(true) }
+    }
+
+    /// Has `write` fill a frame that is in one of our lists; it gets the whole room and says how many bytes it used.
+    fn write(&mut self, frame: &mut FrameDesc, write: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<()> {
+        // SAFETY: the frame is of this memory and in no ring: it was in our list.
+        let mut data = unsafe { self.memory.data_mut(frame) };
+        let mut cursor = data.cursor();
+        let room = cursor.buf_len();
+        cursor.set_pos(room);
+        let used = write(data.contents_mut())?;
+        data.cursor().set_pos(used.min(room));
+        Ok(())
+    }
+
+    /// Writes one frame to be sent by a later [`Line::pour`], behind those that were laid before.
+    pub(crate) fn lay(&mut self, write: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<()> {
+        let mut frame = self.idle.pop().context("more packets are laid ahead than there are frames for")?;
+        self.write(&mut frame, write)?;
+        self.ahead.push(frame);
+        Ok(())
+    }
+
+    /// Sends the next packets of those that were laid ahead, each once, as fast as the kernel takes them; nothing is
+    /// computed or copied here. Returns when the kernel is done with the last.
+    pub(crate) fn pour(&mut self, packets: usize) -> Result<()> {
+        let end = self.poured + packets;
+        ensure!(end <= self.ahead.len(), "{} packets are laid ahead, not {packets}", self.ahead.len() - self.poured);
+        let mut moved = Instant::now();
+        while self.poured < end || self.in_flight > 0 {
+            // A ring that is filled to the brim only drives packets out of the cache: one system call takes a batch.
+            if (RING - self.transmit.nb_free_exact()) < BATCH as u32 {
+                let next = &self.ahead[self.poured..end.min(self.poured + BATCH)];
+                // SAFETY: the frames are of this memory; those that are taken leave our list: `poured` goes past them.
+                let taken = unsafe { self.transmit.produce(next) };
+                self.poured += taken;
+                self.in_flight += taken;
+            }
+            if self.transmit.needs_wakeup() && self.transmit.nb_free_exact() < RING {
+                self.transmit.wakeup().context("cannot send")?;
+            }
+            let before = self.in_flight;
+            self.reclaim();
+            if self.in_flight < before {
+                moved = Instant::now();
+            }
+            ensure!(
+                moved.elapsed() < PATIENCE,
+                "the kernel keeps {} packets for more than {PATIENCE:?}",
+                self.in_flight
+            );
+        }
+        if self.poured == self.ahead.len() {
+            self.ahead.clear();
+            self.poured = 0;
+        }
+        Ok(())
     }
 
     /// Gives what was written to the kernel and takes back what is sent.

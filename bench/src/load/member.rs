@@ -7,6 +7,8 @@ use jumpgate_protocol::ident::TransportId;
 use jumpgate_protocol::machine::State;
 use jumpgate_protocol::time::Time;
 
+use super::weather::Weather;
+
 /// Paths of every client: two interfaces, as a phone has.
 pub(crate) const PATHS: usize = 2;
 /// First source port of a path; each rebinding takes the next.
@@ -19,6 +21,43 @@ pub(crate) const OUTER_SPAN: u32 = 1 << 17;
 /// Most clients of one crowd.
 pub const MOST_CLIENTS: u32 = 100_000;
 
+/// Which of the last 64 echo packets came back: one that comes twice was accepted twice by somebody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Echoes {
+    /// One past the highest that came back.
+    end: u64,
+    /// The 64 below, the highest in the lowest bit.
+    seen: u64,
+}
+
+/// How an echo packet came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// After all that were sent before it.
+    Next,
+    /// After one that was sent later.
+    Late,
+    /// Once more.
+    Twice,
+}
+
+impl Echoes {
+    pub(crate) fn take(&mut self, number: u64) -> Order {
+        if number >= self.end {
+            let ahead = u32::try_from(number - self.end + 1).unwrap_or(u32::MAX);
+            self.seen = self.seen.checked_shl(ahead).unwrap_or(0) | 1;
+            self.end = number + 1;
+            return Order::Next;
+        }
+        let Some(bit) = 1_u64.checked_shl(u32::try_from(self.end - 1 - number).unwrap_or(u32::MAX)) else {
+            return Order::Late;
+        };
+        let twice = self.seen & bit != 0;
+        self.seen |= bit;
+        if twice { Order::Twice } else { Order::Late }
+    }
+}
+
 /// A path of a client in the virtual network.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
@@ -28,6 +67,18 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Packets on it vanish, and nobody tells.
     pub(crate) black: bool,
+    /// What happens to packets on it otherwise.
+    pub(crate) weather: Weather,
+}
+
+/// What a loss spike did to a client so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spike {
+    pub(crate) began: Time,
+    /// It left ATTACHED.
+    pub(crate) left: bool,
+    pub(crate) degraded: bool,
+    pub(crate) switched: bool,
 }
 
 /// A client.
@@ -45,13 +96,16 @@ pub(crate) struct Member {
     pub(crate) began: Time,
     /// When the network failed it last, until it is back.
     pub(crate) fault: Option<Time>,
+    /// The loss spike that it is in.
+    pub(crate) spike: Option<Spike>,
     /// It left ATTACHED after that fault.
     pub(crate) detected: bool,
     /// Epoch of the last switch: epochs only rise.
     pub(crate) epoch: u64,
-    /// Number of its next echo packet, and one past the highest that came back.
+    /// Number of its next echo packet.
     pub(crate) next_echo: u64,
-    pub(crate) echoed: u64,
+    /// Those that came back.
+    pub(crate) echoes: Echoes,
     /// Wants a session again when the present one ends.
     pub(crate) stays: bool,
 }
@@ -59,7 +113,7 @@ pub(crate) struct Member {
 impl Link {
     fn new(number: u32, path: usize) -> Self {
         let address = Ipv4Addr::from(u32::from(OUTER_BASE) + OUTER_SPAN * path as u32 + number);
-        Self { address, port: FIRST_PORT, up: path == 0, black: false }
+        Self { address, port: FIRST_PORT, up: path == 0, black: false, weather: Weather::FAIR }
     }
 
     /// Its outer address now.
@@ -85,10 +139,11 @@ impl Member {
             state: None,
             began: Time::ZERO,
             fault: None,
+            spike: None,
             detected: false,
             epoch: 0,
             next_echo: 0,
-            echoed: 0,
+            echoes: Echoes::default(),
             stays: true,
         }
     }
@@ -109,6 +164,14 @@ pub(crate) fn owner_of(address: Ipv4Addr) -> Option<(u32, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_echo_that_comes_twice_is_told_from_one_that_comes_late() {
+        let mut echoes = Echoes::default();
+        let orders: Vec<_> = [0, 2, 1, 1, 2, 200, 3, 199, 199].map(|number| echoes.take(number)).into();
+        use Order::{Late, Next, Twice};
+        assert_eq!(orders, [Next, Next, Late, Twice, Twice, Next, Late, Late, Twice]);
+    }
 
     #[test]
     fn every_outer_address_leads_back_to_its_client_and_path() {

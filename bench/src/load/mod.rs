@@ -4,17 +4,23 @@
 //! what sends is not the ring code that is measured. The gateway is the product's program, a process pinned to another
 //! CPU. [`engine`] runs both; a scenario says what happens to the clients; [`book`] holds what was measured.
 
+mod ahead;
+pub mod arguments;
 pub mod book;
-mod chance;
+pub mod chance;
 pub mod crowd;
 mod datagram;
 pub mod engine;
+pub mod file;
 pub mod flood;
 pub mod gauge;
+mod judge;
 mod line;
 mod member;
 pub mod plant;
+pub mod pour;
 pub mod run;
 pub mod scenario;
+pub mod weather;
 
 pub use member::MOST_CLIENTS;

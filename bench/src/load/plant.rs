@@ -40,6 +40,9 @@ const CLIENTS_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
 /// The gateway's address on the inside, and its router there.
 const INSIDE: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 254));
+/// The link address of both routers, which no link has. The XDP programs of the generator lead packets to it all the same;
+/// without them, the kernel throws such packets away on arrival.
+const NOBODY: [u8; 6] = [4; 6];
 /// How long the gateway may take to start; a hundred thousand clients are a long file.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take to stop.
@@ -62,6 +65,8 @@ pub struct PlantConfig {
     pub cpu: usize,
     /// How its XDP programs run.
     pub mode: &'static str,
+    /// Packets that can be laid ahead on each of the generator's lines.
+    pub ahead: u32,
 }
 
 /// A running gateway with both lines to it.
@@ -69,9 +74,9 @@ pub struct Plant {
     process: Child,
     directory: TempDir,
     program: PathBuf,
-    /// Leads the answers to the clients and to the servers to their lines.
-    _outside: Steering,
-    _inside: Steering,
+    known: u32,
+    /// Leads the answers to the clients and to the servers to their lines; none while nobody listens.
+    far_ends: Option<[Steering; 2]>,
     /// The clients' secrets.
     pub secrets: Vec<StaticSecret>,
     /// The gateway's public key.
@@ -83,6 +88,7 @@ pub(super) struct Lines {
     pub(super) clients: Line,
     pub(super) clients_ends: Ends,
     pub(super) servers: Line,
+    pub(super) servers_ends: Ends,
 }
 
 impl Plant {
@@ -92,23 +98,20 @@ impl Plant {
         make_pair("lg-in", "lg-host")?;
         let [out, far, inside, host] = ["lg-out", "lg-far", "lg-in", "lg-host"].map(mac_of);
         let (out, far, inside, host) = (out?, far?, inside?, host?);
-        let ends = Ends { ours: far, theirs: out };
+        // Not permanent: a kernel that is asked to check a permanent neighbour (NTF_USE) forgets it.
         ip(&format!(
             "link set lo up\naddr add {}/24 dev lg-out\naddr add {}/24 dev lg-in\n\
-             neigh add {CLIENTS_ROUTER} lladdr {} nud permanent dev lg-out\n\
-             neigh add {} lladdr {} nud permanent dev lg-in\n\
+             neigh add {CLIENTS_ROUTER} lladdr {} nud noarp dev lg-out\n\
+             neigh add {} lladdr {} nud noarp dev lg-in\n\
              route add {OUTER_BASE}/10 via {CLIENTS_ROUTER}\n",
             GATEWAY.ip(),
             INSIDE.0,
-            text_of(far),
+            text_of(NOBODY),
             INSIDE.1,
-            text_of(host),
+            text_of(NOBODY),
         ))?;
-        let _ = inside;
-        let clients = Line::open("lg-far")?;
-        let servers = Line::open("lg-host")?;
-        let outside = lead(&clients, "lg-far", OUTER_BASE, OUTER_SPAN * PATHS as u32, config.clients, OUTER_SPAN)?;
-        let inside = lead(&servers, "lg-host", SERVER, 1, 1, 1)?;
+        let clients = Line::open("lg-far", config.ahead)?;
+        let servers = Line::open("lg-host", config.ahead)?;
 
         let mut entropy = SeededEntropy::new(config.seed);
         let secret = StaticSecret::generate(&mut entropy);
@@ -118,9 +121,49 @@ impl Plant {
         write_config(directory.path(), config, &secret, &secrets)?;
         let program = program("jumpgate")?;
         let process = spawn(&program, directory.path(), config.cpu)?;
-        let mut plant = Self { process, directory, program, _outside: outside, _inside: inside, secrets, key };
+        let mut plant = Self { process, directory, program, known: config.clients, far_ends: None, secrets, key };
+        plant.listen(&clients, &servers)?;
         plant.wait_until_ready()?;
-        Ok((plant, Lines { clients, clients_ends: ends, servers }))
+        let clients_ends = Ends { ours: far, theirs: out };
+        let servers_ends = Ends { ours: host, theirs: inside };
+        Ok((plant, Lines { clients, clients_ends, servers, servers_ends }))
+    }
+
+    /// What the gateway sends reaches these lines from now on.
+    pub(super) fn listen(&mut self, clients: &Line, servers: &Line) -> Result<()> {
+        let span = OUTER_SPAN * PATHS as u32;
+        let outside = lead(clients, "lg-far", OUTER_BASE, span, self.known, OUTER_SPAN)?;
+        let inside = lead(servers, "lg-host", SERVER, 1, 1, 1)?;
+        self.far_ends = Some([outside, inside]);
+        Ok(())
+    }
+
+    /// What the gateway sends is thrown away where it arrives, at the least cost, and only counted there: it is addressed
+    /// to [`NOBODY`].
+    pub(super) fn turn_deaf(&mut self) {
+        self.far_ends = None;
+    }
+
+    /// Stops the program where it is, with all its threads, or lets it go on.
+    pub(super) fn hold(&self, still: bool) -> Result<()> {
+        let pid = Pid::from_raw(self.process.id() as i32);
+        kill(pid, if still { Signal::SIGSTOP } else { Signal::SIGCONT })?;
+        let deadline = Instant::now() + STOP_LIMIT;
+        while still && !self.stands_still()? {
+            ensure!(Instant::now() < deadline, "the gateway does not stand still");
+        }
+        Ok(())
+    }
+
+    /// Whether every thread is stopped: state T, behind the name in brackets (proc(5)).
+    fn stands_still(&self) -> Result<bool> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            let stat = fs::read_to_string(thread?.path().join("stat"))?;
+            if !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The process that is measured.

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 /// A change that is smaller than this share is not told from noise by two single runs.
 const NOISE: f64 = 0.05;
+/// What names a row of several.
+const KEYS: [&str; 4] = ["program", "sessions", "way", "inner_bytes"];
 
 /// One figure in both runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +19,8 @@ pub struct Difference {
     pub before: f64,
     /// In the second.
     pub after: f64,
+    /// Share by which repetitions of the same differed in either run, or [`NOISE`] where there were none.
+    pub noise: f64,
 }
 
 impl Difference {
@@ -27,7 +31,7 @@ impl Difference {
 
     /// Whether it is more than what two runs of the same differ by anyway.
     pub fn is_clear(&self) -> bool {
-        (self.ratio() - 1.0).abs() > NOISE
+        (self.ratio() - 1.0).abs() > self.noise
     }
 }
 
@@ -66,6 +70,10 @@ pub fn compare(before: &Value, after: &Value) -> Result<(Vec<Difference>, Vec<St
 }
 
 fn walk(path: &str, before: &Value, after: &Value, found: &mut Vec<Difference>) {
+    if let (Some((before, one)), Some((after, other))) = (spread(before), spread(after)) {
+        found.push(Difference { name: path.to_owned(), before, after, noise: one.max(other).max(NOISE) });
+        return;
+    }
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
             for (name, before) in before {
@@ -75,17 +83,44 @@ fn walk(path: &str, before: &Value, after: &Value, found: &mut Vec<Difference>) 
             }
         }
         (Value::Array(before), Value::Array(after)) => {
-            for (place, (before, after)) in before.iter().zip(after).enumerate() {
-                walk(&format!("{path}[{place}]"), before, after, found);
+            for (place, one) in before.iter().enumerate() {
+                let label = label(one);
+                let other = match &label {
+                    Some(_) => after.iter().find(|other| self::label(other) == label),
+                    None => after.get(place),
+                };
+                if let Some(other) = other {
+                    let label = label.unwrap_or_else(|| place.to_string());
+                    walk(&format!("{path}[{label}]"), one, other, found);
+                }
             }
         }
         (Value::Number(before), Value::Number(after)) => {
             if let (Some(before), Some(after)) = (before.as_f64(), after.as_f64()) {
-                found.push(Difference { name: path.to_owned(), before, after });
+                found.push(Difference { name: path.to_owned(), before, after, noise: NOISE });
             }
         }
         _ => {}
     }
+}
+
+/// Median of a figure with repetitions, and the share by which they differed from it at most.
+fn spread(value: &Value) -> Option<(f64, f64)> {
+    let number = |name: &str| value.get(name)?.as_f64();
+    let (median, min, max) = (number("median")?, number("min")?, number("max")?);
+    let noise = (max - median).max(median - min) / median.abs();
+    noise.is_finite().then_some((median, noise))
+}
+
+/// What a row says that it is of; none if it says nothing.
+fn label(row: &Value) -> Option<String> {
+    let parts = KEYS.iter().filter_map(|key| match row.get(key)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(format!("{number} {key}")),
+        _ => None,
+    });
+    let parts: Vec<String> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 #[cfg(test)]
@@ -106,8 +141,23 @@ mod tests {
 
     #[test]
     fn a_change_within_the_noise_is_none() {
-        let difference = Difference { name: "x".into(), before: 100.0, after: 103.0 };
+        let difference = Difference { name: "x".into(), before: 100.0, after: 103.0, noise: NOISE };
         assert!(!difference.is_clear());
+    }
+
+    #[test]
+    fn repetitions_say_how_noisy_a_figure_is_and_rows_are_found_by_what_they_are_of() {
+        let row = |sessions: u64, median: f64| {
+            let figure = json!({"median": median, "min": median * 0.8, "max": median * 1.1, "repetitions": 5});
+            json!({"sessions": sessions, "way": "inwards", "arrived": figure})
+        };
+        let before = json!({"scenario": "throughput", "rows": [row(1, 100.0), row(1_000, 50.0)]});
+        let after = json!({"scenario": "throughput", "rows": [row(1_000, 60.0), row(10_000, 9.0)]});
+        let (figures, _) = compare(&before, &after).unwrap();
+        let arrived: Vec<_> = figures.iter().filter(|figure| figure.name.ends_with("arrived")).collect();
+        assert_eq!(arrived.len(), 1, "{figures:?}");
+        assert_eq!((arrived[0].before, arrived[0].after), (50.0, 60.0));
+        assert!(!arrived[0].is_clear(), "a fifth more, and the repetitions differed by as much");
     }
 
     #[test]

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
 use crate::load::book::{Distribution, Moment};
+use crate::load::scenario::throughput::Row;
 
 /// Version of the JSON; a changed meaning gets a new one.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,8 @@ pub struct Verifier {
     pub records: u64,
     /// Declared gaps.
     pub gaps: u64,
+    /// Violations by code.
+    pub violations: BTreeMap<String, u64>,
     /// The first violation, if there is one.
     pub first_violation: Option<String>,
 }
@@ -83,9 +86,17 @@ pub struct Cost {
     pub cpu_share: f64,
     /// CPU share per 1000 sessions.
     pub cpu_share_per_1000_sessions: Option<f64>,
+    /// Softirq share of its CPU per 1000 sessions.
+    pub softirq_share_per_1000_sessions: Option<f64>,
+    /// Packets that came to its workers.
+    pub packets: u64,
+    /// CPU time of its process for each of them, in ns, whatever else it did.
+    pub cpu_ns_per_packet: Option<f64>,
+    /// Softirq time of its CPU for each of them, in ns.
+    pub softirq_ns_per_packet: Option<f64>,
     /// Resident memory at the end, in bytes.
     pub resident: u64,
-    /// Resident memory before there was a session, in bytes.
+    /// Resident memory before there was a session, in bytes; the packet memory is part of it, whole and pinned.
     pub resident_empty: u64,
     /// Their difference per session, in bytes.
     pub memory_per_session: Option<f64>,
@@ -115,7 +126,7 @@ pub struct Report {
     /// What was done to the gateway, in numbers: clients, rates, seed, CPUs, mode.
     pub load: BTreeMap<&'static str, serde_json::Value>,
     /// Scalars that were measured.
-    pub summary: BTreeMap<&'static str, f64>,
+    pub summary: BTreeMap<String, f64>,
     /// Distributions of times.
     pub times: BTreeMap<&'static str, Distribution>,
     /// Counts by reason: sessions ended, requests refused, drops at clients and gateway.
@@ -132,6 +143,9 @@ pub struct Report {
     pub reproduce: String,
     /// What a reader must know: limits of the generator, noise, what was not measured.
     pub notes: Vec<String>,
+    /// Throughput: one for each length, way and number of sessions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Row>,
     /// The course of the run.
     pub course: Vec<Moment>,
     /// Cumulative curves of the times: (milliseconds, share).

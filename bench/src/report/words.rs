@@ -17,7 +17,7 @@ impl fmt::Display for Report {
             }
             writeln!(
                 f,
-                "  goal: {}: {:.1} {unit}, wanted {sign} {} {unit}: {verdict}",
+                "  goal: {}: {:.2} {unit}, wanted {sign} {} {unit}: {verdict}",
                 goal.name,
                 goal.measured,
                 goal.bound,

@@ -27,7 +27,7 @@ pub(super) fn handshake(engine: &mut Engine, measure: &Measure, findings: &mut F
     let count = engine.crowd.book.handshake.count();
     let rate = count as f64 / took.as_micros().max(1) as f64 * 1e6;
     findings.duration = took;
-    findings.summary.insert("handshakes_per_s", rate);
+    findings.figure("handshakes_per_s", rate);
     findings.goals.push(Goal::at_least("handshakes per second", rate, 8_000.0, "1/s"));
     findings.notes.push(format!(
         "offered: {} arrivals per second; each costs the generator five X25519 operations as well",
@@ -44,10 +44,14 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
     let start = clock::now();
     let mut agenda: BinaryHeap<Reverse<(Time, u32, Happening)>> = BinaryHeap::new();
     for number in 0..total {
-        agenda.push(Reverse((start + chance.until(measure.jump_every), number, Happening::Jump)));
-        agenda.push(Reverse((start + chance.until(measure.lifetime), number, Happening::Leave)));
+        agenda.push(Reverse((start + chance.until(measure.spreads.jump, measure.jump_every), number, Happening::Jump)));
+        agenda.push(Reverse((
+            start + chance.until(measure.spreads.lifetime, measure.lifetime),
+            number,
+            Happening::Leave,
+        )));
     }
-    let mut pulse = Pulse::new(measure, start);
+    let mut pulse = Pulse::new(measure, &engine.crowd, start);
     let cost = engine.reading()?;
     let (mut left, mut slept) = (0_u64, 0_u64);
     let took = engine.run(Span::from_millis(measure.seconds * 1_000), |crowd, now| {
@@ -64,12 +68,20 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
                     } else {
                         let kinds = [Jump::LinkDown, Jump::Rebind, Jump::BlackHole];
                         crowd.jump(now, number, kinds[chance.below(kinds.len() as u32) as usize])?;
-                        agenda.push(Reverse((now + chance.until(measure.jump_every), number, Happening::Jump)));
+                        agenda.push(Reverse((
+                            now + chance.until(measure.spreads.jump, measure.jump_every),
+                            number,
+                            Happening::Jump,
+                        )));
                     }
                 }
                 Happening::Wake => {
                     crowd.wake(now, number)?;
-                    agenda.push(Reverse((now + chance.until(measure.jump_every), number, Happening::Jump)));
+                    agenda.push(Reverse((
+                        now + chance.until(measure.spreads.jump, measure.jump_every),
+                        number,
+                        Happening::Jump,
+                    )));
                 }
                 Happening::Leave => {
                     crowd.leave(now, number)?;
@@ -78,7 +90,11 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
                 }
                 Happening::Return => {
                     crowd.connect(now, number)?;
-                    agenda.push(Reverse((now + chance.until(measure.lifetime), number, Happening::Leave)));
+                    agenda.push(Reverse((
+                        now + chance.until(measure.spreads.lifetime, measure.lifetime),
+                        number,
+                        Happening::Leave,
+                    )));
                 }
             }
         }
@@ -88,10 +104,9 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
     let reading = engine.reading()?;
     let share = reading.share_since(&cost, std::time::Duration::from_micros(took.as_micros()));
     findings.duration = took;
-    findings.summary.insert("left_on_purpose", left as f64);
-    findings.summary.insert("sleeps", slept as f64);
-    findings.summary.insert("jumps", engine.crowd.book.jumps as f64);
-    findings.summary.insert("cpu_share_per_1000_sessions", share / f64::from(total) * 1_000.0);
+    findings.figure("left_on_purpose", left as f64);
+    findings.figure("sleeps", slept as f64);
+    findings.figure("cpu_share_per_1000_sessions", share / f64::from(total) * 1_000.0);
     let lost: u64 =
         engine.crowd.book.ended.iter().filter(|(name, _)| **name != "OPERATOR_TERMINATED").map(|(_, n)| n).sum();
     findings.goals.push(Goal::at_most("sessions lost outside of policy", lost as f64, 0.0, "sessions"));

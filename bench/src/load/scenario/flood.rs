@@ -9,8 +9,6 @@ use crate::load::flood::Flood;
 const POUR: usize = 64;
 /// Share of its goodput that a flood must leave to the others.
 const GOODPUT: f64 = 0.9;
-/// Time for the echoes of the last packets to come back.
-const TAIL: Span = Span::from_millis(500);
 
 /// Forged requests for live sessions.
 pub(super) fn reattach(engine: &mut Engine, measure: &Measure, findings: &mut Findings) -> Result<()> {
@@ -55,10 +53,10 @@ fn compare(engine: &mut Engine, measure: &Measure, mut flood: Flood, findings: &
     let elapsed = std::time::Duration::from_micros(half.as_micros());
     findings.duration = clock::now().since(start);
     let rate = |count: u64| count as f64 / elapsed.as_secs_f64();
-    findings.summary.insert("flood_packets_per_s", rate(flood.sent - sent));
-    findings.summary.insert("goodput_calm_per_s", rate(calm));
-    findings.summary.insert("goodput_flooded_per_s", rate(flooded));
-    findings.summary.insert("gateway_cpu_share_flooded", engine.reading()?.share_since(&before, elapsed));
+    findings.figure("flood_packets_per_s", rate(flood.sent - sent));
+    findings.figure("goodput_calm_per_s", rate(calm));
+    findings.figure("goodput_flooded_per_s", rate(flooded));
+    findings.figure("gateway_cpu_share_flooded", engine.reading()?.share_since(&before, elapsed));
     let total = engine.crowd.len();
     let share = flooded as f64 / calm.max(1) as f64;
     findings.goals.push(Goal::at_least("goodput left under the flood", share, GOODPUT, "share"));
@@ -69,7 +67,7 @@ fn compare(engine: &mut Engine, measure: &Measure, mut flood: Flood, findings: &
 /// Echo packets that came back in a time.
 fn phase(engine: &mut Engine, measure: &Measure, length: Span, mut flood: Option<&mut Flood>) -> Result<u64> {
     let before = engine.crowd.book.echo.returned;
-    let mut pulse = Pulse::new(measure, clock::now());
+    let mut pulse = Pulse::new(measure, &engine.crowd, clock::now());
     engine.run(length, |crowd, now| {
         pulse.beat(crowd, now)?;
         if let Some(flood) = flood.as_deref_mut() {

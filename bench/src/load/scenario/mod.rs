@@ -1,8 +1,12 @@
 //! What happens to the clients of a run. Each scenario drives an [`Engine`] and says what it found in a [`Findings`].
 
+mod again;
 mod churn;
 mod faults;
 mod flood;
+mod latency;
+mod spike;
+pub mod throughput;
 
 use std::collections::BTreeMap;
 
@@ -10,10 +14,12 @@ use anyhow::{Result, ensure};
 use jumpgate::clock;
 use jumpgate_protocol::time::{Span, Time};
 
-use super::chance::Chance;
+use super::book::Times;
+use super::chance::{Chance, Spread};
 use super::crowd::{Crowd, Jump};
 use super::engine::Engine;
 use crate::report::Goal;
+use throughput::Lengths;
 
 /// Time after the last arrival for first heartbeats and confirmations to settle.
 const SETTLE: Span = Span::from_millis(1_000);
@@ -23,10 +29,18 @@ const ARRIVAL_PATIENCE: Span = Span::from_millis(120_000);
 const STORM_PATIENCE: Span = Span::from_millis(30_000);
 /// Clients that a storm takes in one turn, so that answers are heard meanwhile.
 const STORM_SLICE: u32 = 64;
-/// Pause between two faults of one client, for switch rate and cooldown of every profile.
-const BETWEEN: Span = Span::from_millis(8_000);
+/// Time for the last packets to come back.
+const TAIL: Span = Span::from_millis(500);
 /// Length of an echo packet, in bytes: a small request.
 const ECHO_BYTES: usize = 128;
+
+/// Limits that the clients of one machine would run into.
+const MANY: &str = "limits.handshakes_per_source = [10_000, 10_000]\nlimits.handshakes_total = 1_000_000\n\
+    limits.max_half_open = 100_000\nlimits.control_total = 10_000_000\n";
+/// Clients that neither send nor hear heartbeats while packets are poured must not take it for a fault.
+const SILENT: &str = "volatility.heartbeat_interval_ms = 2_000\nvolatility.heartbeat_volatile_ms = 30_000\n\
+    volatility.transport_dead_ms = 60_000\nvolatility.max_consecutive_drops = 15\n\
+    volatility.loss_volatile_threshold = 1.0\nvolatility.min_samples = 64\nsession.transport_lost_ttl_ms = 120_000\n";
 
 /// What can happen to the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +63,18 @@ pub enum Scenario {
     HandshakeFlood,
     /// One captured request and one captured packet again and again, beside clients that work
     ReplayFlood,
+    /// Packets sealed ahead, of several lengths and numbers of sessions, against the bare forwarder and AEAD
+    Throughput,
+    /// Requests and answers through the tunnel at half and nine tenths of the capacity
+    Latency,
+    /// The path in use loses packets for a time, with and without delay
+    LossSpike,
+    /// Clients jump again and again as fast as replies allow
+    ReattachRate,
 }
 
 /// How much of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Measure {
     /// Everything random follows from it.
     pub seed: u64,
@@ -66,19 +88,59 @@ pub struct Measure {
     pub lifetime: Span,
     /// Echo packets per second of all clients together.
     pub echoes: u64,
+    /// How the times between arrivals, jumps and echoes spread, and lifetimes.
+    pub spreads: Spreads,
+    /// Pause between two faults of one client, where the scenario has one.
+    pub pause: Span,
+    /// Storm: clients that nothing happens to, beside the others.
+    pub bystanders: u32,
+    /// Throughput: numbers of sessions, rising.
+    pub sessions: Vec<u32>,
+    /// Throughput: lengths of packets.
+    pub lengths: Vec<Lengths>,
+    /// Throughput: packets of a round.
+    pub packets: usize,
+    /// Throughput: repetitions that count.
+    pub repetitions: usize,
+    /// CPU of the gateway.
+    pub gateway_cpu: usize,
+}
+
+/// How random times spread about their means.
+#[derive(Clone, Copy, Debug)]
+pub struct Spreads {
+    /// Between two arrivals.
+    pub arrival: Spread,
+    /// Lives of sessions.
+    pub lifetime: Spread,
+    /// Between two jumps of one client.
+    pub jump: Spread,
+    /// Between two echoes.
+    pub echo: Spread,
 }
 
 /// What a scenario found beyond what the book holds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Findings {
     /// Scalars.
-    pub summary: BTreeMap<&'static str, f64>,
+    pub summary: BTreeMap<String, f64>,
+    /// Distributions of times.
+    pub times: BTreeMap<&'static str, Times>,
     /// Goals and what became of them.
     pub goals: Vec<Goal>,
     /// What a reader must know.
     pub notes: Vec<String>,
     /// How long the measured part took.
     pub duration: Span,
+    /// Throughput: what was measured for each length, way and number of sessions.
+    pub rows: Vec<throughput::Row>,
+}
+
+impl Findings {
+    /// Takes a scalar.
+    pub(super) fn figure(&mut self, name: impl Into<String>, value: f64) {
+        self.summary.insert(name.into(), value);
+    }
 }
 
 impl Scenario {
@@ -94,14 +156,22 @@ impl Scenario {
             Self::ReattachFlood => "reattach-flood",
             Self::HandshakeFlood => "handshake-flood",
             Self::ReplayFlood => "replay-flood",
+            Self::Throughput => "throughput",
+            Self::Latency => "latency",
+            Self::LossSpike => "loss-spike",
+            Self::ReattachRate => "reattach-rate",
         }
     }
 
     /// Policy values that it needs beyond those of the profile, and why: limits against strangers that the generator,
     /// one machine with many clients, would run into.
-    pub const fn policy(self) -> &'static str {
-        "limits.handshakes_per_source = [10_000, 10_000]\nlimits.handshakes_total = 1_000_000\n\
-         limits.max_half_open = 100_000\nlimits.control_total = 10_000_000\n"
+    pub fn policy(self) -> String {
+        let own = match self {
+            Self::Throughput => SILENT,
+            Self::ReattachRate => again::POLICY,
+            _ => "",
+        };
+        format!("{MANY}{own}")
     }
 
     /// Runs it.
@@ -120,6 +190,10 @@ impl Scenario {
             Self::ReattachFlood => flood::reattach(engine, measure, &mut findings)?,
             Self::HandshakeFlood => flood::handshake(engine, measure, &mut findings)?,
             Self::ReplayFlood => flood::replay(engine, measure, &mut findings)?,
+            Self::Throughput => throughput::throughput(engine, measure, &mut findings)?,
+            Self::Latency => latency::latency(engine, measure, &mut findings)?,
+            Self::LossSpike => spike::spike(engine, measure, &mut findings)?,
+            Self::ReattachRate => again::again(engine, measure, &mut findings)?,
         }
         Ok(findings)
     }
@@ -128,12 +202,21 @@ impl Scenario {
 /// Lets clients arrive at a fixed rate, whatever becomes of those before them, and waits until all have a session and
 /// nothing left to do but to live. Gives the time from the first HELLO_INIT to the last session.
 fn arrive(engine: &mut Engine, measure: &Measure) -> Result<Span> {
-    let total = engine.crowd.len();
+    arrive_up_to(engine, measure, engine.crowd.len())
+}
+
+/// As [`arrive`], until that many have a session; those who have one already stay.
+fn arrive_up_to(engine: &mut Engine, measure: &Measure, total: u32) -> Result<Span> {
+    let agenda = Agenda::new(measure.seed ^ ARRIVALS, measure.spreads.arrival, measure.arrivals, clock::now());
+    arrive_by(engine, agenda, total)
+}
+
+fn arrive_by(engine: &mut Engine, mut agenda: Agenda, total: u32) -> Result<Span> {
     engine.say(format!("{total} clients arrive"));
-    let (mut begun, start, rate) = (0, clock::now(), measure.arrivals);
+    let first = engine.crowd.live() as u32;
+    let mut begun = first;
     let took = engine.run(ARRIVAL_PATIENCE, |crowd, now| {
-        let due = (now.since(start).as_micros() * rate / 1_000_000 + 1).min(total.into()) as u32;
-        while begun < due {
+        while begun < total && agenda.is_due(now) {
             crowd.connect(now, begun)?;
             begun += 1;
         }
@@ -151,25 +234,90 @@ fn arrive(engine: &mut Engine, measure: &Measure) -> Result<Span> {
     Ok(took)
 }
 
-/// Echo packets at a steady rate, of one client after the other.
+/// The share of the seed that arrivals have, and that of echoes.
+const ARRIVALS: u64 = 0x6172_7269;
+const ECHOES: u64 = 0x6563_686f;
+
+/// Events at a rate, whatever becomes of those before them.
+struct Agenda {
+    chance: Chance,
+    spread: Spread,
+    mean: Span,
+    next: Time,
+    /// What whole microseconds leave over of a mean, so that the rate is kept: nanoseconds of the next event's time.
+    rest: u64,
+    mean_rest: u64,
+}
+
+impl Agenda {
+    fn new(seed: u64, spread: Spread, rate: u64, start: Time) -> Self {
+        let mean_ns = 1_000_000_000 / rate.max(1);
+        Self {
+            chance: Chance::new(seed),
+            spread,
+            mean: Span::from_micros(mean_ns / 1_000),
+            next: start,
+            rest: 0,
+            mean_rest: mean_ns % 1_000,
+        }
+    }
+
+    /// Whether the next event has come; then it is over.
+    fn is_due(&mut self, now: Time) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.rest += self.mean_rest;
+        self.next += self.chance.until(self.spread, self.mean);
+        self.next += Span::from_micros(self.rest / 1_000);
+        self.rest %= 1_000;
+        true
+    }
+}
+
+/// Echo packets of one client after the other.
 struct Pulse {
-    every: Option<u64>,
-    start: Time,
-    sent: u64,
+    agenda: Option<Agenda>,
+    /// Clients below this number take part.
+    among: u32,
+    next: u32,
 }
 
 impl Pulse {
-    fn new(measure: &Measure, now: Time) -> Self {
-        Self { every: (measure.echoes > 0).then(|| 1_000_000 / measure.echoes.min(1_000_000)), start: now, sent: 0 }
+    fn new(measure: &Measure, crowd: &Crowd, now: Time) -> Self {
+        Self::of(measure, crowd.len(), measure.echoes, now)
+    }
+
+    /// Of the first clients only, at another rate.
+    fn of(measure: &Measure, among: u32, rate: u64, now: Time) -> Self {
+        let agenda = (rate > 0).then(|| Agenda::new(measure.seed ^ ECHOES, measure.spreads.echo, rate, now));
+        Self { agenda, among: among.max(1), next: 0 }
     }
 
     fn beat(&mut self, crowd: &mut Crowd, now: Time) -> Result<()> {
-        let Some(every) = self.every else { return Ok(()) };
-        while now.since(self.start).as_micros() >= self.sent * every {
-            let number = (self.sent % u64::from(crowd.len())) as u32;
-            self.sent += 1;
+        let Some(agenda) = &mut self.agenda else { return Ok(()) };
+        while agenda.is_due(now) {
+            let number = self.next % self.among;
+            self.next = number + 1;
             crowd.echo(now, number, ECHO_BYTES)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_keep_their_rate_even_where_a_mean_is_no_whole_number_of_microseconds() {
+        let start = Time::from_millis(1_000);
+        let mut agenda = Agenda::new(1, Spread::Fixed, 300_000, start);
+        let mut events = 0_u32;
+        while agenda.is_due(start + Span::from_millis(1_000)) {
+            events += 1;
+        }
+        assert!((299_900..=300_100).contains(&events), "{events}");
+        assert!(!agenda.is_due(start + Span::from_millis(1_000)));
     }
 }
