@@ -278,7 +278,7 @@ impl World {
                 self.checker.violated(self.now, Safety::NonceReuse, &words);
             }
             if header.kind == MessageType::ReattachRequest {
-                self.checker.asked(client, &header);
+                self.checker.asked(client, header.locator, header.counter);
             }
         }
         if self.history {

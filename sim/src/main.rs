@@ -123,6 +123,7 @@ fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> bool {
     let chosen = arguments.cell.map_or(0..cells.count, |cell| usize::from(cell)..usize::from(cell) + 1);
     let watches: Vec<(usize, Watch)> = chosen.map(|index| (index, arguments.watch())).collect();
     println!("{arguments}");
+    let _says_its_seed = SaysItsSeed(arguments);
     let begin = Instant::now();
     let mut shown = Duration::ZERO;
     let outcomes = cells.run(&Policy::profile(cells.churn.profile), &watches, |passed| {
@@ -136,16 +137,15 @@ fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> bool {
         let commits = outcomes.iter().map(|outcome| outcome.commits).sum::<u64>();
         println!("  {commits} switches, {found} violations, {:.1} s", begin.elapsed().as_secs_f64());
     }
-    let mut passed = true;
+    let mut again = Vec::new();
     for ((index, _), outcome) in watches.iter().zip(&outcomes) {
         if let Some(at) = outcome.first_violation {
-            passed = false;
             let cell = (cells.count > 1).then_some(*index as u16);
             let until_ms = Some(at.as_micros().div_ceil(1_000));
-            let again = Arguments { cell, until_ms, fresh_for: None, trace: None, ..arguments.clone() };
-            println!("to see the first violation again:\n  {again}");
+            again.push(Arguments { cell, until_ms, fresh_for: None, trace: None, ..arguments.clone() });
         }
     }
+    let passed = again.is_empty();
     if arguments.fresh_for.is_none() || !passed {
         let stopped = stop.load(Ordering::Relaxed);
         if let Some(whole) = outcomes.into_iter().reduce(Outcome::plus) {
@@ -156,7 +156,23 @@ fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> bool {
             println!("stopped before the end: this is the state so far");
         }
     }
+    // Last, so that no log that keeps its end only loses it.
+    for again in again {
+        println!("to see the first violation again: {again}");
+    }
     passed
+}
+
+/// A run that panics says how to see that again, after the panic has had its say.
+struct SaysItsSeed<'a>(&'a Arguments);
+
+impl Drop for SaysItsSeed<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let again = Arguments { fresh_for: None, ..self.0.clone() };
+            eprintln!("to see the panic again: {again}");
+        }
+    }
 }
 
 /// How far it is, every ten seconds, on a terminal twice a second. Gives when it was shown.

@@ -1,5 +1,6 @@
 //! Holes that were found once: sessions that got stuck, switched for nothing, or moved by mistake.
 
+use jumpgate_protocol::audit::EventType;
 use jumpgate_protocol::client::ClientEvent;
 use jumpgate_protocol::ident::TransportId;
 use jumpgate_protocol::machine::{State, TransitionId};
@@ -425,5 +426,26 @@ fn ar1_a_question_of_the_former_session_is_not_answered_in_the_next_one() {
     let now = world.now();
     assert!(world.client(0).client.status(now).paths.iter().all(|path| path.loss_permille == 0));
     world.run_for(MS(10_000));
+    assert_clean(&mut world);
+}
+
+#[test]
+fn sm16_a_request_that_a_stopped_worker_takes_up_after_the_next_one_is_out_is_exempt_all_the_same() {
+    let mut world = world(Profile::Mobile, 3);
+    world.run_for(MS(3_000));
+    world.move_to(0, 2).unwrap();
+    world.run_for(MS(100));
+    assert_eq!(place(&mut world), (State::Attached, Some(2)));
+    // The path dies inside the cooldown of 500 ms. The first request is given up after 200 ms, and the worker then finds
+    // both of them.
+    (0..2).for_each(|worker| world.pause_worker(worker, MS(250)));
+    world.link_down(0, 2);
+    world.run_for(MS(249));
+    let attempts = world.records().of_clients(EventType::ReattachAttempt);
+    assert_eq!((attempts, world.checker().commits()), (3, 1), "two are out, and nothing is committed yet");
+    world.run_for(MS(50));
+    assert_eq!(world.checker().commits(), 2, "inside the cooldown");
+    world.run_for(MS(3_000));
+    assert_eq!((place(&mut world).0, gateway_state(&world)), (State::Attached, State::Attached));
     assert_clean(&mut world);
 }

@@ -321,7 +321,7 @@ impl Stage {
         let replay = self.replays.is_replay(print);
         let incoming = incoming(place, &packet, authentic, replay);
         // Why it asks is sealed in the request; for the checkers it may always say that nothing is bound.
-        self.checker.asked_without_binding(incoming.locator, incoming.counter);
+        self.checker.may_be_unbound(incoming.locator, incoming.counter);
         self.checker.begin(Work::Datagram(incoming));
         let (mine, theirs) = (self.fixed_point(self.me.locator), self.fixed_point(self.bystander.locator));
         if authentic && !replay {

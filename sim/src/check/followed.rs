@@ -33,8 +33,11 @@ pub(super) struct Followed {
     heard: Time,
     /// The last one that may have counted, although it was refused.
     may_have_heard: Time,
-    /// The newest request whose client says that nothing is bound any more (SM-16).
-    hard_dead: u64,
+    /// The newest request of its client.
+    newest_request: u64,
+    /// Requests whose client had nothing bound when it made them, so that they may say so (SM-16). The network and a worker
+    /// that is not scheduled may bring an older one after the next is out: each counts until a commit passes it.
+    hard_dead: Vec<u64>,
 }
 
 /// What a rule has to say: its name, and what it means for safety.
@@ -58,7 +61,8 @@ impl Followed {
             commits: VecDeque::new(),
             heard: now,
             may_have_heard: now,
-            hard_dead: 0,
+            newest_request: 0,
+            hard_dead: Vec::new(),
         }
     }
 
@@ -80,6 +84,12 @@ impl Followed {
         let broken = rules.into_iter().flatten().filter(|(holds, ..)| !holds);
         let broken = broken.map(|(_, kind, words)| (*kind, *words)).collect();
         self.follow(transition, latest);
+        if transition.id == TransitionId::T11
+            && let Work::Datagram(packet) = work
+        {
+            // Nonces rise: no older one is ever accepted after it (AR-1).
+            self.hard_dead.retain(|counter| *counter > packet.counter);
+        }
         broken
     }
 
@@ -199,7 +209,7 @@ impl Followed {
         };
         let exempt = match self.active {
             None => true,
-            Some(active) => !self.validated || Some(active.tuple.peer) == from || counter == self.hard_dead,
+            Some(active) => !self.validated || Some(active.tuple.peer) == from || self.hard_dead.contains(&counter),
         };
         let cool = self.commits.back().is_none_or(|last| at.since(*last) >= bounds.cooldown);
         [
@@ -305,8 +315,17 @@ impl Followed {
         self.keys_confirmed = now;
     }
 
-    /// Its client asks to move and says that nothing is bound at its end.
-    pub(super) const fn asked_without_binding(&mut self, counter: u64) {
-        self.hard_dead = counter;
+    /// Its client asks to move, with something bound at its end or not. A copy says what the first one said, whatever the
+    /// client knows by then.
+    pub(super) fn asked(&mut self, counter: u64, unbound: bool) {
+        if counter > self.newest_request {
+            self.newest_request = counter;
+            self.hard_dead.extend(unbound.then_some(counter));
+        }
+    }
+
+    /// Somebody who holds its keys asks to move, under any nonce, and may say that nothing is bound.
+    pub(super) fn may_be_unbound(&mut self, counter: u64) {
+        self.hard_dead.push(counter);
     }
 }

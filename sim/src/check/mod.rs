@@ -323,17 +323,18 @@ impl Checker {
         }
     }
 
-    /// A client sends a request to move.
-    pub(crate) fn asked(&mut self, client: usize, header: &Header) {
-        if self.mirrors.get(client).is_none_or(Mirror::is_unbound) {
-            self.asked_without_binding(header.locator, header.counter);
+    /// A client sends a request to move, or a copy of one.
+    pub fn asked(&mut self, client: usize, locator: Locator, counter: u64) {
+        let unbound = self.mirrors.get(client).is_none_or(Mirror::is_unbound);
+        if let Some(session) = self.sessions.get_mut(&locator) {
+            session.asked(counter, unbound);
         }
     }
 
-    /// A client sends a request to move and says in it that nothing is bound at its end (HARD_DEAD, SM-16).
-    pub fn asked_without_binding(&mut self, locator: Locator, counter: u64) {
+    /// A holder of the keys asks to move. Why, is sealed in the request: it may say that nothing is bound (HARD_DEAD, SM-16).
+    pub fn may_be_unbound(&mut self, locator: Locator, counter: u64) {
         if let Some(session) = self.sessions.get_mut(&locator) {
-            session.asked_without_binding(counter);
+            session.may_be_unbound(counter);
         }
     }
 

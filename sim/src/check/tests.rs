@@ -153,25 +153,61 @@ fn inv13_a_chain_that_stops_half_way_is_found() {
     assert!(raised(&checker).contains(&"dual_binding"), "{:?}", checker.violations());
 }
 
+/// A checker that has seen a session move once, at 2 s, and follows the mirror of its client, which has nothing bound now.
+fn moved_and_lost() -> Checker {
+    let mut checker = attached();
+    move_by(&mut checker, &packet(MessageType::ReattachRequest, peer(2)), ms(2_000));
+    checker.connected(0, SESSION, ms(1_000), ms(1_000));
+    let bound = Some(binding(1, 1, ms(1_000)));
+    checker.mirrored(0, &transition(TransitionId::T01, State::Birth, 1, bound, ms(1_000)), ms(1_000));
+    checker.mirrored(0, &transition(TransitionId::T04, State::Attached, 2, None, ms(2_300)), ms(2_300));
+    assert_eq!(raised(&checker), [] as [&str; 0], "{:?}", checker.violations());
+    checker
+}
+
+/// The request with that nonce is granted at 2.5 s, half a second after the last commit.
+fn grant_in_cooldown(checker: &mut Checker, counter: u64) {
+    let (request, at) = (Incoming { counter, ..packet(MessageType::ReattachRequest, peer(3)) }, ms(2_500));
+    let bound = Some(binding(2, 2, ms(2_000)));
+    checker.begin(Work::Datagram(request));
+    checker.transition(SESSION, CLIENT, 0, &transition(TransitionId::T06, State::Attached, 5, bound, at));
+    checker.transition(SESSION, CLIENT, 0, &transition(TransitionId::T08b, State::Volatile, 6, bound, at));
+    let third = Some(binding(3, 3, at));
+    checker.transition(SESSION, CLIENT, 0, &transition(TransitionId::T11, State::Recovering, 7, third, at));
+    checker.end(&request, Ok(()), at);
+}
+
 #[test]
 fn inv15_a_commit_inside_the_cooldown_is_found_unless_it_is_exempt() {
-    for exempt in [true, false] {
-        let mut checker = attached();
-        move_by(&mut checker, &packet(MessageType::ReattachRequest, peer(2)), ms(2_000));
-        let (again, at) = (Incoming { counter: 10, ..packet(MessageType::ReattachRequest, peer(3)) }, ms(2_500));
-        if exempt {
-            checker.asked_without_binding(SESSION, 10);
-        }
-        let bound = Some(binding(2, 2, ms(2_000)));
-        checker.begin(Work::Datagram(again));
-        checker.transition(SESSION, CLIENT, 0, &transition(TransitionId::T06, State::Attached, 5, bound, at));
-        checker.transition(SESSION, CLIENT, 0, &transition(TransitionId::T08b, State::Volatile, 6, bound, at));
-        let third = Some(binding(3, 3, at));
-        checker.transition(SESSION, CLIENT, 0, &transition(TransitionId::T11, State::Recovering, 7, third, at));
-        checker.end(&again, Ok(()), at);
-        let expected: &[&str] = if exempt { &[] } else { &["switch_limit_exceeded"] };
+    for (asked, expected) in [(10, &[] as &[&str]), (11, &["switch_limit_exceeded"])] {
+        let mut checker = moved_and_lost();
+        checker.asked(0, SESSION, asked);
+        grant_in_cooldown(&mut checker, 10);
         assert_eq!(raised(&checker), expected, "{:?}", checker.violations());
     }
+}
+
+#[test]
+fn inv15_an_exempt_request_stays_exempt_while_later_ones_overtake_it() {
+    let mut checker = moved_and_lost();
+    checker.asked(0, SESSION, 10);
+    checker.asked(0, SESSION, 11);
+    grant_in_cooldown(&mut checker, 10);
+    assert_eq!(raised(&checker), [] as [&str; 0], "{:?}", checker.violations());
+}
+
+#[test]
+fn inv15_a_copy_is_not_exempt_because_its_client_lost_its_path_after_the_first() {
+    let mut checker = attached();
+    move_by(&mut checker, &packet(MessageType::ReattachRequest, peer(2)), ms(2_000));
+    checker.connected(0, SESSION, ms(1_000), ms(1_000));
+    let bound = Some(binding(1, 1, ms(1_000)));
+    checker.mirrored(0, &transition(TransitionId::T01, State::Birth, 1, bound, ms(1_000)), ms(1_000));
+    checker.asked(0, SESSION, 10);
+    checker.mirrored(0, &transition(TransitionId::T04, State::Attached, 2, None, ms(2_300)), ms(2_300));
+    checker.asked(0, SESSION, 10);
+    grant_in_cooldown(&mut checker, 10);
+    assert_eq!(raised(&checker), ["switch_limit_exceeded"], "{:?}", checker.violations());
 }
 
 #[test]

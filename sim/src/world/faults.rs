@@ -35,8 +35,7 @@ impl World {
         if packet.first() == Some(&(MessageType::ReattachRequest as u8))
             && let Ok(header) = Header::parse(packet)
         {
-            // Why it asks is sealed in the request; for the checkers it may say that nothing is bound.
-            self.checker.asked_without_binding(header.locator, header.counter);
+            self.checker.may_be_unbound(header.locator, header.counter);
         }
         self.inject(from, packet);
     }
