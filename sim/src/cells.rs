@@ -2,6 +2,7 @@
 //! How many there are is part of the run, not of the machine: equal arguments, equal run, everywhere.
 
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -37,13 +38,29 @@ impl Cells {
     /// Plays the cells of `watches`, one for each, by their numbers. Tells how much virtual time has passed in all of
     /// them, now and then; whoever listens may stop them through the watches.
     pub fn run(&self, policy: &Policy, watches: &[(usize, Watch)], mut listener: impl FnMut(Span)) -> Vec<Outcome> {
+        let (done, finished) = mpsc::channel();
         thread::scope(|scope| {
             let threads: Vec<_> = watches
                 .iter()
-                .map(|(index, watch)| scope.spawn(move || self.cell(*index).watched(policy.clone(), watch)))
+                .map(|(index, watch)| {
+                    let done = done.clone();
+                    scope.spawn(move || {
+                        let outcome = self.cell(*index).watched(policy.clone(), watch);
+                        // Who listens waits for as many of these as there are threads.
+                        let _ = done.send(());
+                        outcome
+                    })
+                })
                 .collect();
-            while !threads.iter().all(|thread| thread.is_finished()) {
-                thread::park_timeout(REPORT_EVERY);
+            drop(done);
+            let mut left = threads.len();
+            while left > 0 {
+                match finished.recv_timeout(REPORT_EVERY) {
+                    Ok(()) => left -= 1,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    // The last ones panicked.
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                }
                 let passed = watches.iter().map(|(_, watch)| watch.passed.load(Ordering::Relaxed)).min();
                 listener(Span::from_micros(passed.unwrap_or(0)));
             }

@@ -250,6 +250,9 @@ impl World {
     }
 
     fn recorded(&mut self, writer: Writer, record: Record) {
+        if let Some(trace) = &mut self.trace {
+            trace.record(writer, &record);
+        }
         for words in self.records.take(writer, record) {
             self.checker.violated(self.now, Safety::Other, &words);
         }

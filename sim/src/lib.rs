@@ -11,6 +11,7 @@
 //! | `exchange` | how packets and timers reach the protocol, and pass the checkers on their way |
 //! | `check` | [`Checker`]: the invariants, after every step |
 //! | `records` | [`Records`]: the audit records of both ends, followed session by session |
+//! | `trace` | [`TraceReport`]: the gateway's trace in the product's files, judged by the product's verifier |
 //! | `oracle` | nonces, copies, amplification: judged by the packets alone |
 //! | `churn` | [`Churn`]: a script that throws everything at many clients |
 //! | `cells` | [`Cells`]: one large run as several gateways side by side |
@@ -28,6 +29,7 @@ mod operator;
 mod oracle;
 mod queue;
 mod records;
+mod trace;
 mod world;
 
 pub use cells::Cells;
@@ -37,4 +39,5 @@ pub use holder::{Holder, Verdict};
 pub use net::{Burst, Dice, Flap, Impairment, Link, LocalClock};
 pub use oracle::{AmplificationOracle, NonceOracle, ReplayOracle, Sealer, fingerprint};
 pub use records::{Records, Writer};
+pub use trace::TraceReport;
 pub use world::{GATEWAY, SimClient, World, WorldConfig};

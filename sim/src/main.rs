@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::time::Span;
 use jumpgate_sim::{Cells, Churn, Outcome, Pace, Watch};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use tempfile::TempDir;
 
 /// Up to so many clients a run is a storm, if nothing else is asked for; with more the pace is steady.
 const STORM_SESSIONS: u32 = 200;
@@ -27,6 +29,7 @@ const FRESH: (u32, u32) = (12, 2);
 /// Simulates gateways and their clients over bad networks and checks every invariant after every step.
 ///
 /// Equal arguments, equal run. What fails is printed together with the command that repeats it up to the first violation.
+/// The gateway's audit trace is judged by `audit verify` at the end.
 #[derive(Parser, Clone)]
 #[command(name = "cargo xtask sim", version)]
 struct Arguments {
@@ -57,6 +60,9 @@ struct Arguments {
     /// Print the transitions of that client, at both ends (of the cell, if there are several)
     #[arg(long, value_name = "CLIENT")]
     trace: Option<usize>,
+    /// Where the gateway's audit trace is kept: a new or empty directory [default: a temporary one, kept if the trace is bad]
+    #[arg(long, value_name = "DIRECTORY")]
+    audit: Option<PathBuf>,
     /// Play fresh seeds for so long instead, each printed; all profiles in turn
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["seed", "cell", "until_ms", "trace"])]
     fresh_for: Option<u64>,
@@ -95,11 +101,18 @@ fn main() -> ExitCode {
         Some(seconds) => fresh(&mut arguments, Duration::from_secs(seconds), &stop),
         None => play(&arguments, &stop),
     };
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: cannot keep the audit trace: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Fresh seeds until the time is over, a run has failed, or somebody stops it.
-fn fresh(arguments: &mut Arguments, time: Duration, stop: &Arc<AtomicBool>) -> bool {
+fn fresh(arguments: &mut Arguments, time: Duration, stop: &Arc<AtomicBool>) -> io::Result<bool> {
     let begin = Instant::now();
     let profiles = [ProfileName::Mobile, ProfileName::Default, ProfileName::Fast];
     (arguments.sessions, arguments.minutes) = FRESH;
@@ -108,20 +121,22 @@ fn fresh(arguments: &mut Arguments, time: Duration, stop: &Arc<AtomicBool>) -> b
         // The one number that is not given: the hasher of the standard library draws its keys from the system.
         arguments.seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), runs) >> 16;
         arguments.profile = profiles[runs % profiles.len()];
-        if !play(arguments, stop) {
-            return false;
+        if !play(arguments, stop)? {
+            return Ok(false);
         }
         runs += 1;
     }
     println!("{runs} runs under fresh seeds, no violation");
-    true
+    Ok(true)
 }
 
 /// One run. Gives whether nothing was found.
-fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> bool {
+fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> io::Result<bool> {
     let cells = arguments.run();
+    let temporary = if arguments.audit.is_none() { Some(TempDir::with_prefix("jumpgate-sim-")?) } else { None };
+    let traces = arguments.audit.as_deref().or(temporary.as_ref().map(TempDir::path)).unwrap_or(Path::new("."));
     let chosen = arguments.cell.map_or(0..cells.count, |cell| usize::from(cell)..usize::from(cell) + 1);
-    let watches: Vec<(usize, Watch)> = chosen.map(|index| (index, arguments.watch())).collect();
+    let watches: Vec<(usize, Watch)> = chosen.map(|index| (index, arguments.watch(index, traces))).collect();
     println!("{arguments}");
     let _says_its_seed = SaysItsSeed(arguments);
     let begin = Instant::now();
@@ -135,17 +150,21 @@ fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> bool {
     if arguments.fresh_for.is_some() {
         let found = outcomes.iter().map(|outcome| outcome.safety.total()).sum::<u64>();
         let commits = outcomes.iter().map(|outcome| outcome.commits).sum::<u64>();
-        println!("  {commits} switches, {found} violations, {:.1} s", begin.elapsed().as_secs_f64());
+        let records = outcomes.iter().flat_map(|outcome| &outcome.traces).map(|trace| trace.records).sum::<u64>();
+        let seconds = begin.elapsed().as_secs_f64();
+        println!("  {commits} switches, {records} audit records, {found} violations, {seconds:.1} s");
     }
     let mut again = Vec::new();
     for ((index, _), outcome) in watches.iter().zip(&outcomes) {
-        if let Some(at) = outcome.first_violation {
+        if !outcome.is_good() {
             let cell = (cells.count > 1).then_some(*index as u16);
-            let until_ms = Some(at.as_micros().div_ceil(1_000));
+            // A trace is judged at its end.
+            let until_ms = outcome.first_violation.map(|at| at.as_micros().div_ceil(1_000));
             again.push(Arguments { cell, until_ms, fresh_for: None, trace: None, ..arguments.clone() });
         }
     }
     let passed = again.is_empty();
+    let bad_trace = outcomes.iter().flat_map(|outcome| &outcome.traces).any(|trace| !trace.is_good());
     if arguments.fresh_for.is_none() || !passed {
         let stopped = stop.load(Ordering::Relaxed);
         if let Some(whole) = outcomes.into_iter().reduce(Outcome::plus) {
@@ -156,11 +175,14 @@ fn play(arguments: &Arguments, stop: &Arc<AtomicBool>) -> bool {
             println!("stopped before the end: this is the state so far");
         }
     }
+    if bad_trace && let Some(directory) = temporary {
+        println!("the trace is kept in {}", directory.keep().display());
+    }
     // Last, so that no log that keeps its end only loses it.
     for again in again {
-        println!("to see the first violation again: {again}");
+        println!("to see it again: {again}");
     }
-    passed
+    Ok(passed)
 }
 
 /// A run that panics says how to see that again, after the panic has had its say.
@@ -218,8 +240,21 @@ impl Arguments {
         Cells { churn, count: usize::from(self.cells()) }
     }
 
-    fn watch(&self) -> Watch {
-        Watch { until: self.until_ms.map(Span::from_millis), traced: self.trace, ..Watch::default() }
+    /// How that cell is watched, with its trace below that directory: each gateway has a chain of its own.
+    fn watch(&self, cell: usize, traces: &Path) -> Watch {
+        let mut audit = traces.to_owned();
+        if self.fresh_for.is_some() {
+            audit.push(format!("seed-{}", self.seed));
+        }
+        if self.cells() > 1 {
+            audit.push(format!("cell-{cell}"));
+        }
+        Watch {
+            until: self.until_ms.map(Span::from_millis),
+            traced: self.trace,
+            audit: Some(audit),
+            ..Watch::default()
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod outcome;
 mod strike;
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use jumpgate_protocol::audit::Record;
@@ -12,6 +13,7 @@ use jumpgate_protocol::time::{Span, Time};
 use crate::eavesdropper::Eavesdropper;
 use crate::net::{Dice, Impairment};
 use crate::records::Writer;
+use crate::trace::Trace;
 use crate::world::{World, WorldConfig};
 
 pub use outcome::Outcome;
@@ -68,6 +70,8 @@ pub struct Watch {
     pub until: Option<Span>,
     /// A client whose transitions are printed.
     pub traced: Option<usize>,
+    /// Writes the gateway's audit trace into that directory, and has it judged at the end.
+    pub audit: Option<PathBuf>,
 }
 
 impl Pace {
@@ -118,6 +122,7 @@ impl Churn {
             world.keep_records();
         }
         world.traced = watch.traced;
+        world.trace = watch.audit.as_ref().map(|directory| Trace::begin(directory, world.now()));
         world.eavesdropper = Some(Eavesdropper::default());
         let mut play =
             Play { churn: self, start: world.now(), world, dice: Dice::new(self.seed ^ 0xd1ce), step: 0, watch };

@@ -6,6 +6,7 @@ use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 
 use crate::check::SafetyCounters;
+use crate::trace::TraceReport;
 use crate::world::World;
 
 /// Ends that are counted apart.
@@ -67,15 +68,19 @@ pub struct Outcome {
     pub violations: Vec<String>,
     /// When they found the first, since the start.
     pub first_violation: Option<Span>,
+    /// What the verifier says of the gateway's trace, one for each gateway, if traces were written.
+    pub traces: Vec<TraceReport>,
 }
 
 impl Outcome {
     pub(super) fn of(world: &mut World, clients: usize, start: Time) -> Self {
+        let now = world.now();
+        let traces = world.trace.take().map(|trace| trace.judge(now)).into_iter().collect();
         let connected = (0..clients).filter(|client| world.client(*client).client.is_connected()).count();
         let (received, delivered) = world.came_through();
         let checker = world.checker();
         Self {
-            played: world.now().since(start),
+            played: now.since(start),
             transitions: checker.transitions(),
             commits: checker.commits(),
             received,
@@ -91,7 +96,13 @@ impl Outcome {
             safety: *checker.safety(),
             violations: checker.violations().to_vec(),
             first_violation: checker.first_violation_at().map(|at| at.since(start)),
+            traces,
         }
+    }
+
+    /// Whether nothing is wrong: neither the checkers nor the verifier of the trace found anything.
+    pub fn is_good(&self) -> bool {
+        self.safety.total() == 0 && self.traces.iter().all(TraceReport::is_good)
     }
 
     /// Two gateways side by side, with clients of their own.
@@ -117,6 +128,7 @@ impl Outcome {
             safety: self.safety.plus(&other.safety),
             violations: [self.violations, other.violations].concat(),
             first_violation: [self.first_violation, other.first_violation].into_iter().flatten().min(),
+            traces: [self.traces, other.traces].concat(),
         }
     }
 }
@@ -137,6 +149,9 @@ impl fmt::Display for Outcome {
         writeln!(f, "refusals and drops          {}", list(&self.refusals))?;
         writeln!(f, "digest of the run           {:016x}", self.digest)?;
         writeln!(f, "safety counters             {}", self.safety)?;
+        for trace in &self.traces {
+            writeln!(f, "{trace}")?;
+        }
         for violation in &self.violations {
             writeln!(f, "VIOLATION {violation}")?;
         }

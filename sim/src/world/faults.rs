@@ -183,6 +183,9 @@ impl World {
         self.amplification = AmplificationOracle::default();
         self.checker.forget_gateway();
         self.records.forget_gateway();
+        if let Some(trace) = &mut self.trace {
+            trace.crash(self.now);
+        }
         self.checker.under(policy);
     }
 

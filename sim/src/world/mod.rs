@@ -22,6 +22,7 @@ use crate::net::{Dice, Link, LocalClock};
 use crate::oracle::{AmplificationOracle, NonceOracle, ReplayOracle};
 use crate::queue::Queue;
 use crate::records::Records;
+use crate::trace::Trace;
 use boot::{Keys, boot, path_info};
 use slots::SlotTable;
 
@@ -95,6 +96,8 @@ pub struct World {
     pub(crate) replays: ReplayOracle,
     pub(crate) amplification: AmplificationOracle,
     pub(crate) records: Records,
+    /// Where the gateway's records are written to; nowhere if it is not asked for.
+    pub(crate) trace: Option<Trace>,
     pub(crate) timer_calls: u64,
     /// Packets that came through, upwards and downwards.
     pub(crate) came_through: (u64, u64),
@@ -158,6 +161,7 @@ impl World {
             replays: ReplayOracle::default(),
             amplification: AmplificationOracle::default(),
             records: Records::default(),
+            trace: None,
             timer_calls: 0,
             came_through: (0, 0),
             over: VecDeque::new(),
