@@ -45,7 +45,7 @@ pub const MUTANTS: &[Mutant] = &[
                 let transport = crate::ident::TransportId(1);
                 let binding = crate::machine::NewBinding { tuple: arrival.tuple, transport, validated: true };
                 if let Ok(links) = crate::machine::reattach(&mut self.record, binding, &self.policy, now) {
-                    links.iter().for_each(|link| self.after(link, context));
+                    self.after_all(&links, context);
                 }
                 true
             }

@@ -15,6 +15,7 @@
 
 mod bounds;
 mod catalogue;
+mod checks;
 mod event;
 mod journal;
 mod limiter;

@@ -1,5 +1,6 @@
 //! One transition on its way into the journal: SessionStateChange first, then what explains it (order of the catalogue).
 
+use super::checks::Checks;
 use super::journal::Journal;
 use super::outer::Outer;
 use super::trail::{Answer, Recovery, Scene, Timeline, Trail};
@@ -8,7 +9,7 @@ use super::value::{
     Threshold, Trigger,
 };
 use super::{Event, PolicyHash, millis};
-use crate::machine::{self, Side, State, Transition, TransitionId};
+use crate::machine::{self, State, Transition, TransitionId};
 use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::time::{Span, Time};
@@ -23,6 +24,7 @@ pub(super) struct Page<'a> {
     pub(super) journal: &'a mut Journal,
     pub(super) transition: &'a Transition,
     pub(super) scene: &'a Scene<'a>,
+    pub(super) checks: Option<Checks>,
 }
 
 impl Page<'_> {
@@ -164,13 +166,10 @@ impl Page<'_> {
             self.write((None, None), Event::TransportRetired { transport: old.transport, late_packets });
         }
         self.trail.timeline = Some(Timeline { detected, switched, attempts });
-        self.check(
-            Check::NoDualActiveBinding,
-            Reason::AuditInvariantOkSingleActive,
-            is_single_binding(scene.record, transition),
-        );
-        let same = scene.identity == self.trail.session && scene.record.created() == self.trail.born;
-        self.check(Check::NoIdentityReset, Reason::AuditInvariantOkNoReset, same);
+        if let Some(checks) = self.checks {
+            self.check(Check::NoDualActiveBinding, Reason::AuditInvariantOkSingleActive, checks.single_binding);
+            self.check(Check::NoIdentityReset, Reason::AuditInvariantOkNoReset, checks.same_identity);
+        }
     }
 
     fn check(&mut self, check: Check, ok: Reason, holds: bool) {
@@ -272,17 +271,6 @@ pub(super) fn denial(
         observed,
         retry_after_ms: retry_after.map(millis),
     }
-}
-
-/// After a commit: the one active binding is the one committed, and what is left of another is older and only receives.
-fn is_single_binding(record: &machine::Record, transition: &Transition) -> bool {
-    let moved_on = record.version() > transition.version;
-    let active = record.active().copied() == transition.active || moved_on;
-    // The mirror of the client may be told the epoch that it has (SM-09).
-    let same_epoch_ok = record.side() == Side::Client;
-    let older = |epoch: u64| epoch < transition.epoch || (same_epoch_ok && epoch == transition.epoch);
-    let retiring = record.retiring(transition.at).is_none_or(|old| older(old.epoch));
-    active && retiring && record.epoch() == transition.epoch
 }
 
 /// Saturating.

@@ -2,7 +2,7 @@
 
 use super::journal::Journal;
 use super::trail::{Answer, Request, Scene, Totals, Trail};
-use super::{CheckResult, Disclosure, Event, EventType, Record, Status};
+use super::{Check, CheckResult, Disclosure, Event, EventType, Record, Status};
 use crate::health::{PathHealth, RoundTrips, Rtt};
 use crate::ident::{SessionIdentity, TransportId, Tuple};
 use crate::machine::{self, Evidence, Input, NewBinding, Side, State, TABLE, Transition, TransitionId, step};
@@ -30,6 +30,8 @@ struct Stage {
     identity: SessionIdentity,
     now: Time,
     written: Vec<Record>,
+    /// The checks after every commit held.
+    sound: bool,
 }
 
 impl Stage {
@@ -39,7 +41,8 @@ impl Stage {
         journal.keep(Disclosure::new(&[1; 32], &policy, 1), now);
         let trail = Trail::begin(IDENTITY, None, &policy, 1, now, &mut journal);
         let record = machine::Record::new(Side::Gateway, now);
-        let mut stage = Self { policy, record, trail, journal, identity: IDENTITY, now, written: Vec::new() };
+        let mut stage =
+            Self { policy, record, trail, journal, identity: IDENTITY, now, written: Vec::new(), sound: true };
         stage.drain();
         stage
     }
@@ -92,7 +95,7 @@ impl Stage {
             new_path: (None, None),
         };
         let peer = self.journal.outer(tuple(1).peer);
-        self.trail.transition(&transition, &scene, peer, &mut self.journal);
+        self.sound &= self.trail.transition(&transition, &scene, peer, &mut self.journal);
         transition
     }
 
@@ -318,6 +321,43 @@ fn an_audit_check_fails_where_the_identity_is_another_than_at_birth() {
         .collect();
     let passed = (CheckResult::Pass, Some(Reason::AuditInvariantOkSingleActive));
     assert_eq!(checks, [passed, (CheckResult::Fail, Some(Reason::InvariantViolation))]);
+    assert!(!stage.sound, "T23 follows");
+}
+
+#[test]
+fn inv23_a_check_after_a_commit_fails_also_where_nothing_is_recorded() {
+    for identity in [IDENTITY, SessionIdentity([8; 16])] {
+        let mut stage = Stage::in_state(State::Recovering, false, Policy::profile(Profile::Default));
+        stage.journal = Journal::default();
+        stage.identity = identity;
+        stage.answered(None);
+        stage.apply(&Input::ReattachValid { binding: binding(2), granted_epoch: None });
+        assert_eq!((stage.sound, stage.drain().len()), (identity == IDENTITY, 0));
+    }
+}
+
+#[test]
+fn inv01_a_binding_that_is_another_than_the_committed_one_fails_its_check() {
+    let mut stage = Stage::in_state(State::Recovering, false, Policy::profile(Profile::Default));
+    let now = stage.now;
+    let valid = Input::ReattachValid { binding: binding(2), granted_epoch: None };
+    let (_, transition) = step(&stage.record, &valid, &stage.policy, now).expect("a commit");
+    // The record as it would be had the commit been lost on its way into it.
+    let scene = Scene {
+        policy: &stage.policy,
+        record: &stage.record,
+        identity: IDENTITY,
+        key_epoch: 0,
+        keys_used_up: false,
+        candidates: 2,
+        last_authentic: now,
+        measured: None,
+        new_path: (None, None),
+    };
+    let peer = stage.journal.outer(tuple(2).peer);
+    assert!(!stage.trail.transition(&transition, &scene, peer, &mut stage.journal));
+    let failed = Event::AuditCheck { check: Check::NoDualActiveBinding, result: CheckResult::Fail };
+    assert!(stage.drain().iter().any(|record| record.event == failed));
 }
 
 #[test]

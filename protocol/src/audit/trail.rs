@@ -4,6 +4,7 @@
 //! transition, request and answer; the trail remembers what a later record refers to (when ATTACHED was left, which
 //! attempt this is) and closes every recovery exactly once (INV-25).
 
+use super::checks::Checks;
 use super::journal::{Context, Journal};
 use super::outer::Outer;
 use super::page::{Page, denial, is_policy_refusal};
@@ -168,23 +169,27 @@ impl Trail {
         self.policy
     }
 
-    /// One transition: SessionStateChange, and what explains it.
+    /// One transition: SessionStateChange, and what explains it. Gives whether the checks after a commit hold; if not, the
+    /// caller ends the session by T23.
+    #[must_use]
     pub(crate) fn transition(
         &mut self,
         transition: &Transition,
         scene: &Scene<'_>,
         peer: Option<Outer>,
         journal: &mut Journal,
-    ) {
+    ) -> bool {
         let at = transition.at;
         if transition.id == TransitionId::T11 || !transition.to.is_live() {
             self.drained(journal, at, true);
         }
         self.follow(transition, scene);
-        Page { trail: self, journal, transition, scene }.fill(peer);
+        let checks = Checks::of(transition, scene, self);
+        Page { trail: self, journal, transition, scene, checks }.fill(peer);
         if transition.from != transition.to {
             self.entered = at;
         }
+        checks.is_none_or(Checks::hold)
     }
 
     /// A request passed proof and freshness (gateway), or goes out (client): written at once.

@@ -308,13 +308,18 @@ impl Live {
         let gives_up = inputs.iter().any(|input| matches!(input, Input::VolatileTimeout));
         let shortfall = gives_up.then(|| self.choice(shared, now, true).shortfall(&shared.paths)).flatten();
         let improves = self.attempt.as_ref().is_some_and(Attempt::is_improvement);
+        let mut sound = true;
         for mut transition in run(&mut self.record, inputs, &self.policy, now) {
             match transition.id {
                 TransitionId::T09 => transition.detail = shortfall,
                 TransitionId::T11 if improves => transition.detail = Some(Reason::PreferredPathChanged),
                 _ => {}
             }
-            self.after(shared, &transition, now);
+            sound &= self.after(shared, &transition, now);
+        }
+        if !sound {
+            // A check after a commit failed (T23).
+            self.apply(shared, &[Input::InvariantViolation { reason: Reason::InvariantViolation }], now);
         }
     }
 
@@ -324,10 +329,11 @@ impl Live {
         self.target.is_some() || (forced && !self.hinted_quality)
     }
 
-    fn after(&mut self, shared: &mut Shared, transition: &Transition, now: Time) {
+    /// What follows from one transition. Gives whether the checks after a commit hold.
+    fn after(&mut self, shared: &mut Shared, transition: &Transition, now: Time) -> bool {
         self.last_reason = Some(transition.reason);
         // While the health of the binding that was is still known.
-        self.record_transition(shared, transition);
+        let sound = self.record_transition(shared, transition);
         if transition.from == State::Attached {
             self.left_attached_at = now;
             self.heard_before_leaving = self.health.last_authentic();
@@ -364,6 +370,7 @@ impl Live {
             let (reason, detail) = (transition.reason, transition.detail);
             shared.events.push_back(ClientEvent::Terminated { reason, detail });
         }
+        sound
     }
 
     /// A fresh binding: everything measured on the old one is forgotten, and the new one is announced (RS-4).

@@ -12,8 +12,8 @@ use crate::time::Time;
 use crate::wire::{Header, MessageType, ReattachRequest};
 
 impl Live {
-    /// One transition of the mirror.
-    pub(super) fn record_transition(&mut self, shared: &mut Shared, transition: &Transition) {
+    /// One transition of the mirror. Gives whether the checks after a commit hold.
+    pub(super) fn record_transition(&mut self, shared: &mut Shared, transition: &Transition) -> bool {
         // `current` is still the path that was bound before the step.
         let former = self.current.and_then(|id| shared.path(id));
         let measured =
@@ -32,7 +32,7 @@ impl Live {
             new_path: (new_path.map(loss), new_path.and_then(|path| path.echoes.rtt().smoothed())),
         };
         let peer = transition.active.and_then(|binding| shared.journal.outer(binding.tuple.peer));
-        self.trail.transition(transition, &scene, peer, &mut shared.journal);
+        self.trail.transition(transition, &scene, peer, &mut shared.journal)
     }
 
     /// The active path is as it is now.

@@ -69,10 +69,12 @@ impl Session {
                             commit.detail = commit.detail.or(better);
                             commit.detail
                         });
-                        for transition in &transitions {
-                            self.after(transition, context);
-                        }
+                        self.after_all(&transitions, context);
                         self.settle_records(context);
+                        if !self.record.state().is_live() {
+                            // A check failed: there is nothing to acknowledge any more.
+                            return Err(Reason::InvariantViolation);
+                        }
                         self.acknowledge(header, digest, arrival, detail, context)
                     }
                     Err(refusal) => {

@@ -243,19 +243,32 @@ impl Session {
 
     /// Applies inputs to completion and does what each transition asks for.
     pub(super) fn apply(&mut self, inputs: &[Input], context: &mut Context<'_>) {
-        for mut transition in run(&mut self.record, inputs, &self.policy, context.now) {
+        let mut transitions = run(&mut self.record, inputs, &self.policy, context.now);
+        for transition in &mut transitions {
             if transition.id == TransitionId::T09 && !self.has_standby() {
                 transition.detail = Some(Reason::NoCandidateTransports);
             }
-            self.after(&transition, context);
+        }
+        self.after_all(&transitions, context);
+    }
+
+    /// What follows from the transitions of one step, in order. A check that fails after a commit ends the session (T23).
+    pub(super) fn after_all(&mut self, transitions: &[Transition], context: &mut Context<'_>) {
+        let mut sound = true;
+        for transition in transitions {
+            sound &= self.after(transition, context);
+        }
+        if !sound {
+            self.apply(&[Input::InvariantViolation { reason: Reason::InvariantViolation }], context);
         }
     }
 
-    /// What follows from one transition: fresh health and counts for a fresh binding, an event for each (INV-08).
-    pub(super) fn after(&mut self, transition: &Transition, context: &mut Context<'_>) {
+    /// What follows from one transition: fresh health and counts for a fresh binding, an event for each (INV-08). Gives
+    /// whether the checks after a commit hold.
+    fn after(&mut self, transition: &Transition, context: &mut Context<'_>) -> bool {
         self.last_reason = Some(transition.reason);
         // While the health of the binding that was is still known.
-        self.record_transition(transition, context);
+        let sound = self.record_transition(transition, context);
         if matches!(transition.id, TransitionId::T01 | TransitionId::T11) {
             self.health = PathHealth::new(transition.epoch, context.now);
             self.rtt = Rtt::default();
@@ -274,6 +287,7 @@ impl Session {
         if let Some(last) = transition.retired.filter(|_| transition.id == TransitionId::T22) {
             self.say_farewell(&last, transition.reason);
         }
+        sound
     }
 
     /// KY-6: sending has stopped, and the session ends.

@@ -7,12 +7,16 @@ use arrayvec::ArrayVec;
 use hashbrown::HashMap;
 
 use super::*;
+use crate::crypto::DefaultAead;
 use crate::entropy::SeededEntropy;
-use crate::handshake::{HelloRequest, Initiator, StaticSecret};
-use crate::ident::{Arrival, Tuple};
+use crate::handshake::{Answer, HelloRequest, Initiator, StaticSecret};
+use crate::ident::{Arrival, Locator, TransportId, Tuple};
+use crate::keys::{EpochKeys, Side};
+use crate::machine::TransitionId;
 use crate::policy::{Policy, Profile, Rate};
 use crate::reason::Reason;
 use crate::time::Time;
+use crate::wire::{self, Cause, Header, HelloConfirm, MessageType, ReattachRequest, UDP};
 
 struct Stage {
     desk: HandshakeDesk,
@@ -22,11 +26,15 @@ struct Stage {
     entropy: SeededEntropy,
 }
 
+/// One client address: a leak shows at once.
 fn stage() -> Stage {
+    stage_with(1)
+}
+
+fn stage_with(addresses: u32) -> Stage {
     let mut entropy = SeededEntropy::new(1);
     let (gateway, client) = (StaticSecret::generate(&mut entropy), StaticSecret::generate(&mut entropy));
-    // One client address: a leak shows at once.
-    let pool = AddressPool::new(Some([10, 0, 0, 0].into()), None, FIRST_CLIENT_INDEX + 1);
+    let pool = AddressPool::new(Some([10, 0, 0, 0].into()), None, FIRST_CLIENT_INDEX + addresses);
     let config = DeskConfig {
         secret: gateway.clone(),
         clients: HashMap::from_iter([(client.public(), ClientEntry::default())]),
@@ -48,8 +56,39 @@ fn arrival() -> Arrival {
     Arrival { tuple, route: 0, queue: 0 }
 }
 
+/// A session as its client knows it.
+struct Peer {
+    locator: Locator,
+    keys: EpochKeys<DefaultAead>,
+}
+
+impl Peer {
+    fn header(&self, counter: u64) -> Header {
+        // The kind is taken from the body.
+        Header { kind: MessageType::Heartbeat, flags: 0, key_epoch: 0, tag: 0, locator: self.locator, counter }
+    }
+}
+
 impl Stage {
-    fn hello(&mut self, hello_counter: u64) -> Outcome {
+    /// A session that is confirmed at that time.
+    fn attach(&mut self, hello_counter: u64, now: Time) -> Peer {
+        let mut initiator = self.initiator(hello_counter);
+        let outcome = self.desk.hello(now, &arrival(), initiator.packet());
+        self.shard.birth(now, outcome.birth.expect("a session"));
+        let Ok(Answer::Established(session)) = initiator.on_ack(&outcome.reply.expect("HELLO_ACK")) else {
+            panic!("no session");
+        };
+        let keys = EpochKeys::derive(&session.root, 0, &session.reply.identity, Side::Client);
+        let peer = Peer { locator: session.reply.locator, keys };
+        let confirm = HelloConfirm { binding_epoch: 1, handshake_hash: session.hash, transport_id: TransportId(1) };
+        let mut packet = wire::seal(&peer.keys.control_seal, peer.header(1), &confirm).to_vec();
+        assert_eq!(self.shard.control_in(now, &arrival(), &mut packet), Ok(()));
+        self.events();
+        while self.shard.poll_reply().is_some() {}
+        peer
+    }
+
+    fn initiator(&mut self, hello_counter: u64) -> Initiator {
         let request = HelloRequest {
             hello_counter,
             client_time_ms: 0,
@@ -58,7 +97,11 @@ impl Stage {
             requested_policy: Default::default(),
         };
         let public = self.gateway.public();
-        let initiator = Initiator::new(&self.client, &public, None, &request, &mut self.entropy).expect("initiator");
+        Initiator::new(&self.client, &public, None, &request, &mut self.entropy).expect("initiator")
+    }
+
+    fn hello(&mut self, hello_counter: u64) -> Outcome {
+        let initiator = self.initiator(hello_counter);
         self.desk.hello(Time::ZERO, &arrival(), initiator.packet())
     }
 
@@ -109,5 +152,51 @@ fn inv22_after_refused_births_the_only_address_can_be_given_out_again() {
         let event = SessionEvent { locator: birth.locator, client: birth.client, kind: refused };
         stage.desk.session_event(&event);
         assert!(stage.desk.is_empty());
+    }
+}
+
+#[test]
+fn t23_a_check_that_fails_after_a_commit_ends_the_session_and_nothing_is_acknowledged() {
+    for corrupt in [false, true] {
+        let mut stage = stage_with(2);
+        let peer = stage.attach(1, Time::from_millis(1_000));
+        let other = stage.attach(2, Time::from_millis(2_000));
+        let now = Time::from_millis(2_500);
+        let (mine, theirs) = (SessionKey(0), SessionKey(1));
+        if corrupt {
+            // A record is written over by that of another session, which says in every field what is allowed.
+            let record = stage.shard.with(now, theirs, |session, _| session.record.clone());
+            stage.shard.with(now, mine, |session, _| session.record = record);
+        }
+        let request = ReattachRequest {
+            binding_epoch: 1,
+            client_time_ms: 1_500,
+            cause: Cause::Silence,
+            transport_id: TransportId(2),
+            protocol: UDP,
+        };
+        let mut packet = wire::seal(&peer.keys.proof, peer.header(2), &request).to_vec();
+        let mut from = arrival();
+        from.tuple.peer.set_port(4_001);
+        let result = stage.shard.control_in(now, &from, &mut packet);
+        let told: Vec<_> = stage
+            .events()
+            .into_iter()
+            .filter_map(|event| match event.kind {
+                EventKind::Transition(transition) => Some((event.locator, transition.id, transition.reason)),
+                _ => None,
+            })
+            .collect();
+        let last = *told.last().expect("a commit");
+        assert!(told.iter().any(|(_, id, _)| *id == TransitionId::T11), "{told:?}");
+        let replies = std::iter::from_fn(|| stage.shard.poll_reply()).count();
+        if corrupt {
+            assert_eq!((result, replies), (Err(Reason::InvariantViolation), 0));
+            assert_eq!(last, (peer.locator, TransitionId::T23, Reason::InvariantViolation));
+            assert!(stage.shard.view(now, peer.locator).is_none(), "INV-10: gone, with its keys");
+        } else {
+            assert_eq!((result, replies, last.1), (Ok(()), 1, TransitionId::T11));
+        }
+        assert!(stage.shard.view(now, other.locator).is_some(), "INV-27: the other one lives");
     }
 }

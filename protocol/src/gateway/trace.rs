@@ -11,8 +11,8 @@ use crate::time::{Span, Time};
 use crate::wire::{Header, ReattachRequest};
 
 impl Session {
-    /// One transition.
-    pub(super) fn record_transition(&mut self, transition: &Transition, context: &mut Context<'_>) {
+    /// One transition. Gives whether the checks after a commit hold.
+    pub(super) fn record_transition(&mut self, transition: &Transition, context: &mut Context<'_>) -> bool {
         let journal = &mut context.outbox.journal;
         let scene = Scene {
             policy: &self.policy,
@@ -26,7 +26,7 @@ impl Session {
             new_path: (None, None),
         };
         let peer = transition.active.and_then(|binding| journal.outer(binding.tuple.peer));
-        self.trail.transition(transition, &scene, peer, journal);
+        self.trail.transition(transition, &scene, peer, journal)
     }
 
     /// The path of the session is as it is now.
