@@ -10,7 +10,7 @@ use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::{Arrival, TransportId, Tuple};
-use jumpgate_protocol::policy::{Policy, Profile, Rate};
+use jumpgate_protocol::policy::{Policy, Profile, Rate, TransportClass};
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::RequestedPolicy;
 
@@ -116,7 +116,7 @@ fn connect(
     now: Time,
 ) -> Result<Peer> {
     let arrival = arrival(outer);
-    client.path_up(now, PATH, PathInfo { gateway: GATEWAY, priority: 0 });
+    client.path_up(now, PATH, PathInfo { gateway: GATEWAY, class: TransportClass::Other, priority: 0 });
     client.connect(now);
     let hello = client.poll_transmit().context("the client sent no HELLO_INIT")?;
     let outcome = desk.hello(now, &arrival, &hello.packet);

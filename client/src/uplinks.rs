@@ -75,7 +75,7 @@ impl Uplink {
 
     /// What the protocol core has to know of it.
     pub fn info(&self) -> PathInfo {
-        PathInfo { gateway: self.spec.endpoint, priority: self.spec.priority }
+        PathInfo { gateway: self.spec.endpoint, class: self.spec.class, priority: self.spec.priority }
     }
 
     fn close(&mut self, cause: Unusable) {
@@ -297,6 +297,8 @@ fn position(id: TransportId) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use jumpgate_protocol::policy::TransportClass;
+
     use super::*;
     use crate::link::{Address, Link, Route};
 
@@ -307,7 +309,7 @@ mod tests {
 
     fn spec() -> PathSpec {
         let endpoint = "127.0.0.1:51900".parse().unwrap();
-        PathSpec { id: WIFI, interface: INTERFACE.into(), endpoint, priority: 10 }
+        PathSpec { id: WIFI, interface: INTERFACE.into(), endpoint, class: TransportClass::Wifi, priority: 10 }
     }
 
     fn table(carrier: bool, address: &str) -> Table {

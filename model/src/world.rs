@@ -14,7 +14,7 @@ use jumpgate_protocol_woven::gateway::{
 use jumpgate_protocol_woven::handshake::StaticSecret;
 use jumpgate_protocol_woven::ident::{Arrival, Locator, TransportId, Tuple};
 use jumpgate_protocol_woven::machine::{Evidence, State};
-use jumpgate_protocol_woven::policy::{Policy, Profile, Rate};
+use jumpgate_protocol_woven::policy::{Policy, Profile, Rate, TransportClass};
 use jumpgate_protocol_woven::reason::Reason;
 use jumpgate_protocol_woven::time::{Span, Time};
 use jumpgate_protocol_woven::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType, RequestedPolicy};
@@ -449,7 +449,7 @@ pub fn arrival(from: SocketAddr) -> Arrival {
 }
 
 fn path_info(path: usize) -> PathInfo {
-    PathInfo { gateway: gateway(), priority: 10 * (path as u8 + 1) }
+    PathInfo { gateway: gateway(), class: TransportClass::Other, priority: 10 * (path as u8 + 1) }
 }
 
 /// Room for the header, an IPv4 header without payload, room for the tag.

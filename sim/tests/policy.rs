@@ -4,7 +4,7 @@ use jumpgate_protocol::client::ClientEvent;
 use jumpgate_protocol::gateway::{ClientEntry, EventKind, Sources};
 use jumpgate_protocol::ident::Locator;
 use jumpgate_protocol::machine::{State, Transition, TransitionId};
-use jumpgate_protocol::policy::{ApplyMode, Policy, Profile, Version};
+use jumpgate_protocol::policy::{ApplyMode, Policy, Priorities, Profile, TransportClass, Version};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{MessageType, RequestedPolicy};
@@ -510,4 +510,21 @@ fn i08_the_sixth_switch_of_a_minute_is_denied_and_the_session_is_degraded_or_end
     world.run_for(MS(20_000));
     assert_eq!(world.ends(), [(session, TransitionId::T22, Reason::PolicyTermination)], "TE, if the policy says so");
     assert_clean(&mut world);
+}
+
+#[test]
+fn pp55_the_gateways_policy_sends_a_client_to_the_kind_of_network_that_it_prefers() {
+    // Path 2 is a wireless LAN and the user's first choice, path 3 a mobile network.
+    for (cellular, expected) in [(100, 2), (99, 3), (101, 2)] {
+        let mut policy = policy();
+        policy.transport.priority = Priorities::all(100).with(TransportClass::Cellular, cellular);
+        let mut world = world_of(policy, 1, 3);
+        world.run_for(MS(3_000));
+        world.link_down(0, 1);
+        world.run_for(MS(1_000));
+        let now = world.now();
+        let active = world.client(0).client.status(now).active.map(|path| path.0);
+        assert_eq!(active, Some(expected), "cellular {cellular}");
+        assert_clean(&mut world);
+    }
 }

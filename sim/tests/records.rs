@@ -9,7 +9,11 @@ use jumpgate_protocol::wire::MessageType;
 use jumpgate_sim::{World, WorldConfig, Writer};
 
 fn world(seed: u64) -> World {
-    let config = WorldConfig { seed, workers: 2, policy: Policy::profile(Profile::Fast) };
+    world_under(seed, Policy::profile(Profile::Fast))
+}
+
+fn world_under(seed: u64, policy: Policy) -> World {
+    let config = WorldConfig { seed, workers: 2, policy };
     let mut world = World::new(&config, 2, 2);
     world.keep_records();
     world
@@ -183,4 +187,31 @@ fn samples_and_rankings_are_telemetry_and_say_what_was_measured() {
         assert_eq!(record.class(), Class::Telemetry);
     }
     assert_eq!((samples, rankings), (1, 1));
+}
+
+#[test]
+fn pp89_without_security_records_their_counters_stay_and_the_audit_is_as_before() {
+    let attacked = |emit: bool| {
+        let mut policy = Policy::profile(Profile::Fast);
+        policy.observability.emit_security_events = emit;
+        let mut world = world_under(19, policy);
+        world.connect_now(0);
+        let view = world.shards().iter().flat_map(|shard| shard.views(world.now())).next().expect("a session");
+        let mut forged = vec![MessageType::ReattachRequest as u8, 0x10, 0, 0];
+        forged.extend(view.locator.0.to_be_bytes());
+        forged.resize(200, 0x5a);
+        for _ in 0..5 {
+            world.inject("198.51.100.99:4500".parse().expect("an address"), &forged);
+            run(&mut world, 10);
+        }
+        world.link_down(0, 1);
+        run(&mut world, 2_000);
+        let records = of_gateway(&world);
+        let security = records.iter().filter(|record| record.class() == Class::Security).count();
+        (world.refused(Reason::AuthFail), security, kinds(&records))
+    };
+    let (with, without) = (attacked(true), attacked(false));
+    assert_eq!((with.0, without.0), (5, 5), "the counters");
+    assert_eq!((with.1, without.1), (5, 0), "the records");
+    assert_eq!(with.2, without.2, "audit records cannot be turned off");
 }

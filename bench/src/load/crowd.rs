@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 
 use anyhow::Result;
@@ -11,6 +11,7 @@ use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::{Locator, PublicKey};
 use jumpgate_protocol::machine::{Evidence, State};
+use jumpgate_protocol::policy::TransportClass;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType, RequestedPolicy, TAG_LEN};
@@ -233,7 +234,7 @@ impl Crowd {
         let gateway = self.config.gateway.into();
         let member = &mut self.members[number as usize];
         for path in (0..PATHS).filter(|path| member.links[*path].up) {
-            member.core.path_up(now, transport(path), PathInfo { gateway, priority: path as u8 });
+            member.core.path_up(now, transport(path), path_info(gateway, path));
         }
         member.began = now;
         member.stays = true;
@@ -247,7 +248,7 @@ impl Crowd {
         let gateway = self.config.gateway.into();
         let member = &mut self.members[number as usize];
         member.links[1].up = true;
-        member.core.path_up(now, transport(1), PathInfo { gateway, priority: 1 });
+        member.core.path_up(now, transport(1), path_info(gateway, 1));
         self.settle(now, number)
     }
 
@@ -270,7 +271,7 @@ impl Crowd {
                 member.links[other].black = false;
                 // What comes back as an interface comes back with another address.
                 member.links[other].rebind();
-                member.core.path_up(now, transport(other), PathInfo { gateway, priority: other as u8 });
+                member.core.path_up(now, transport(other), path_info(gateway, other));
                 member.core.path_down(now, transport(path), Evidence::LinkDown);
             }
             Jump::BlackHole => {
@@ -279,7 +280,7 @@ impl Crowd {
                     member.links[other].up = true;
                     member.links[other].black = false;
                     member.links[other].rebind();
-                    member.core.path_up(now, transport(other), PathInfo { gateway, priority: other as u8 });
+                    member.core.path_up(now, transport(other), path_info(gateway, other));
                 }
             }
             Jump::Rebind => member.links[path].rebind(),
@@ -517,4 +518,9 @@ impl Crowd {
             ClientEvent::Rekeyed { .. } | ClientEvent::PolicyChanged { .. } => {}
         }
     }
+}
+
+/// What a client knows of its path of that number.
+const fn path_info(gateway: SocketAddr, path: usize) -> PathInfo {
+    PathInfo { gateway, class: TransportClass::Other, priority: path as u8 }
 }

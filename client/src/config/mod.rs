@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use jumpgate_protocol::ident::{PublicKey, TransportId};
+use jumpgate_protocol::policy::TransportClass;
 use jumpgate_protocol::wire::RequestedPolicy;
 use serde::Deserialize;
 use toml::Spanned;
@@ -112,7 +113,10 @@ pub struct UplinkSection {
     /// Its name, as `ip link` shows it. It need not exist yet.
     #[serde(deserialize_with = "values::spanned_interface")]
     pub interface: Spanned<String>,
-    /// Rank among equals, smaller first (PP55).
+    /// What kind of network it is, for the priorities of the gateway's policy (PP55): wired, wifi, cellular or other.
+    #[serde(default = "default_class", deserialize_with = "values::class")]
+    pub class: TransportClass,
+    /// Rank among uplinks that policy ranks alike, smaller first.
     #[serde(default = "default_priority", deserialize_with = "values::priority")]
     pub priority: u8,
 }
@@ -126,6 +130,8 @@ pub struct PathSpec {
     pub interface: String,
     /// The gateway's address and port on this path.
     pub endpoint: SocketAddr,
+    /// Kind of its network.
+    pub class: TransportClass,
     /// Rank among equals, smaller first.
     pub priority: u8,
 }
@@ -141,6 +147,10 @@ pub struct Secrets {
 
 const fn default_priority() -> u8 {
     DEFAULT_PRIORITY
+}
+
+const fn default_class() -> TransportClass {
+    TransportClass::Other
 }
 
 impl Config {
@@ -221,6 +231,7 @@ impl Config {
                 id: TransportId(number),
                 interface: uplink.interface.get_ref().clone(),
                 endpoint,
+                class: uplink.class,
                 priority: uplink.priority,
             })
             .collect()
@@ -298,17 +309,19 @@ interface = "wifi0"
     fn a_minimal_file_gets_the_defaults() {
         let config = Config::parse(MINIMAL, Path::new("jump.toml")).unwrap();
         assert_eq!(config.client.interface, "jump0");
-        assert_eq!(config.uplinks[0].priority, DEFAULT_PRIORITY);
+        assert_eq!((config.uplinks[0].priority, config.uplinks[0].class), (DEFAULT_PRIORITY, TransportClass::Other));
         assert!(config.client.routes.is_empty() && config.requested_policy.is_empty());
     }
 
     #[test]
     fn transport_ids_follow_the_order_of_the_file() {
         let text = MINIMAL.replace("[\"192.0.2.1:51900\"]", "[\"192.0.2.1:51900\", \"[2001:db8::1]:51900\"]")
-            + "[[uplink]]\ninterface = \"lte0\"\npriority = 20\n";
+            + "[[uplink]]\ninterface = \"lte0\"\npriority = 20\nclass = \"cellular\"\n";
         let paths = Config::parse(&text, Path::new("jump.toml")).unwrap().paths();
         let shown: Vec<_> =
             paths.iter().map(|path| (path.id.0, path.interface.as_str(), path.endpoint.is_ipv6())).collect();
+        let class = |id: usize| paths[id - 1].class;
+        assert_eq!((class(2), class(4)), (TransportClass::Other, TransportClass::Cellular));
         assert_eq!(shown, [(1, "wifi0", false), (2, "wifi0", true), (3, "lte0", false), (4, "lte0", true)]);
     }
 
@@ -337,6 +350,7 @@ interface = "wifi0"
             ("\"wifi0\"", "\"a-name-that-is-too-long\"", "jump.toml:8:", "uplink.interface", "15"),
             ("\"wifi0\"", "\"jump0\"", "jump.toml:8:", "uplink.interface", "physical"),
             ("\"wifi0\"", "\"wifi0\"\npriority = 300", "jump.toml:9:", "uplink.priority", "0 to 255"),
+            ("\"wifi0\"", "\"wifi0\"\nclass = \"wlan\"", "jump.toml:9:", "uplink.class", "cellular"),
             ("\"private.key\"", "\"private.key\"\nmtu = 100", "jump.toml:4:", "client.mtu", "1280"),
             (
                 "\"private.key\"",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use jumpgate_protocol::ident::PublicKey;
+use jumpgate_protocol::policy::TransportClass;
 use serde::de::{Deserialize, Deserializer, Error};
 use toml::Spanned;
 
@@ -50,6 +51,13 @@ pub(super) fn spanned_interface<'de, D: Deserializer<'de>>(deserializer: D) -> R
 
 pub(super) fn public_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PublicKey, D::Error> {
     keys::parse_public_key(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+}
+
+pub(super) fn class<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TransportClass, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let found = TransportClass::ALL.iter().find(|class| class.name() == name);
+    let names = || TransportClass::NAMES.join(", ");
+    found.copied().ok_or_else(|| D::Error::custom(format!("{name:?} is no kind of network; take one of {}", names())))
 }
 
 pub(super) fn priority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {

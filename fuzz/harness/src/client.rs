@@ -7,7 +7,7 @@ use jumpgate_protocol::handshake::{HelloReply, Responder, StaticSecret};
 use jumpgate_protocol::ident::{Locator, PublicKey, TransportId};
 use jumpgate_protocol::keys::{EphemeralSecret, Side};
 use jumpgate_protocol::machine::Evidence;
-use jumpgate_protocol::policy::{Policy, Profile};
+use jumpgate_protocol::policy::{Policy, Profile, TransportClass};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{
@@ -525,7 +525,7 @@ const fn path_of(choice: u8) -> u16 {
 }
 
 const fn path_info(path: u16) -> PathInfo {
-    PathInfo { gateway: GATEWAY, priority: path as u8 }
+    PathInfo { gateway: GATEWAY, class: TransportClass::Other, priority: path as u8 }
 }
 
 /// Stories: calm, jumps, answers that lie, a rekey, resets and cookies.

@@ -87,7 +87,7 @@ pub struct Sources<'a> {
 
 /// Writes the page.
 pub fn render(sources: &Sources<'_>) -> String {
-    let mut page = Page::default();
+    let mut page = Page::new(sources.policy.observability);
     identity(&mut page, sources);
     sessions(&mut page, sources);
     jumps(&mut page, &sources.slow.tally);

@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use jumpgate_protocol::policy::Observability;
+
 use super::families::Family;
 use super::histogram::Histogram;
 
@@ -9,14 +11,35 @@ use super::histogram::Histogram;
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A page that is being written: families one after the other, each with all of its samples.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Page {
     text: String,
+    /// Families that policy wants to see.
+    choice: Observability,
+    /// Where the samples of the others go.
+    held_back: String,
+}
+
+/// Whether policy lets that family onto the page: those of switches (PP86) and of latencies (PP88) it may hold back. They
+/// are told by their names, so that a new one belongs to them from its first day.
+fn is_wanted(family: &Family, choice: &Observability) -> bool {
+    let switches = family.name.contains("_switch");
+    let latencies = family.name.contains("_latency_");
+    (choice.emit_switch_metrics || !switches) && (choice.include_latency_metrics || !latencies)
 }
 
 impl Page {
+    /// A page for whom that policy is in force.
+    pub(super) const fn new(choice: Observability) -> Self {
+        Self { text: String::new(), choice, held_back: String::new() }
+    }
+
     /// Begins a family, whose samples follow.
     pub(super) fn family(&mut self, family: &'static Family) -> Samples<'_> {
+        if !is_wanted(family, &self.choice) {
+            self.held_back.clear();
+            return Samples { text: &mut self.held_back, family };
+        }
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "# HELP {} {}", family.name, family.meaning);
         let _ = writeln!(self.text, "# TYPE {} {}", family.name, family.kind.name());
@@ -77,8 +100,14 @@ fn escaped(value: &str) -> String {
 mod tests {
     use std::time::Duration;
 
+    use jumpgate_protocol::policy::{Policy, Profile};
+
     use super::*;
     use crate::metrics::families::Kind;
+
+    fn page() -> Page {
+        Page::new(Policy::profile(Profile::Default).observability)
+    }
 
     static PLAIN: Family = Family { name: "jumpgate_plain", kind: Kind::Gauge, labels: &[], meaning: "one number" };
     static NAMED: Family =
@@ -88,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_sample_is_a_name_labels_in_their_order_and_a_value() {
-        let mut page = Page::default();
+        let mut page = page();
         page.family(&PLAIN).put(&[], 7);
         page.family(&NAMED).put(&[&1, &"x"], 2).put(&[&"q\"u\\o\n", &true], 3);
         let lines = "# HELP jumpgate_plain one number\n# TYPE jumpgate_plain gauge\njumpgate_plain 7\n\
@@ -103,7 +132,7 @@ mod tests {
         let mut histogram = Histogram::default();
         histogram.observe(Duration::from_millis(2));
         histogram.observe(Duration::from_secs(3600));
-        let mut page = Page::default();
+        let mut page = page();
         page.family(&TIMES).histogram(&[&"x"], &histogram);
         let text = page.finish();
         assert!(text.contains("jumpgate_times_seconds_bucket{a=\"x\",le=\"0.001\"} 0\n"), "{text}");

@@ -56,6 +56,10 @@ fn trace() -> StatusView {
 
 /// A page on which every family has samples.
 fn full_page() -> String {
+    page_under(&Policy::profile(Profile::Mobile))
+}
+
+fn page_under(policy: &Policy) -> String {
     let mut slow = SlowCounters::default();
     let session = Locator::new(Slot::new(1).expect("slot"), 0x00c0_ffee);
     let mut follow = |kind| slow.tally.follow(1, &SessionEvent { locator: session, client: PublicKey([5; 32]), kind });
@@ -103,7 +107,7 @@ fn full_page() -> String {
     let mut process = Process::read();
     process.workers = vec![(0, 0.5), (1, 1.5)];
     render(&Sources {
-        policy: &Policy::profile(Profile::Mobile),
+        policy,
         ports: &[port("outside"), port("inside")],
         slow: &slow,
         handshakes: &handshakes,
@@ -142,6 +146,35 @@ fn r68_every_line_is_valid_and_every_series_belongs_to_a_family_of_the_table_and
     for family in families::ALL.iter().filter(|family| !family.name.starts_with("jumpgate_xdp")) {
         assert!(seen.iter().any(|(name, _)| name.starts_with(family.name)), "{} has no sample", family.name);
     }
+}
+
+#[test]
+fn pp86_pp88_metrics_of_switches_and_of_latencies_are_left_out_if_policy_wants_it_and_nothing_else_is() {
+    let names = |policy: &Policy| -> HashSet<String> {
+        let page = page_under(policy);
+        let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let typed: HashSet<String> = types.map(str::to_owned).collect();
+        for (sample, ..) in parse(&page) {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| sample.strip_suffix(suffix));
+            assert!(typed.contains(&sample) || base.is_some_and(|base| typed.contains(base)), "{sample} alone");
+        }
+        typed
+    };
+    let all = names(&Policy::profile(Profile::Mobile));
+    let mut policy = Policy::profile(Profile::Mobile);
+    policy.observability.emit_switch_metrics = false;
+    let mut left_out: Vec<_> = all.difference(&names(&policy)).cloned().collect();
+    left_out.sort();
+    let switches =
+        ["jumpgate_switch_denials_total", "jumpgate_switch_failures_total", "jumpgate_transport_switches_total"];
+    assert_eq!(left_out, switches, "PP86");
+    let mut policy = Policy::profile(Profile::Mobile);
+    policy.observability.include_latency_metrics = false;
+    let left_out: Vec<_> = all.difference(&names(&policy)).cloned().collect();
+    assert!(left_out.contains(&"jumpgate_recovery_latency_seconds".to_owned()), "PP88: {left_out:?}");
+    assert!(left_out.iter().all(|name| name.contains("latency")), "PP88: {left_out:?}");
+    policy.observability.emit_security_events = false;
+    assert!(names(&policy).contains("jumpgate_replay_rejects_total"), "PP89: counters stay");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use jumpgate_protocol::crypto::StaticSecret;
 use jumpgate_protocol::handshake;
 use jumpgate_protocol::ident::TransportId;
+use jumpgate_protocol::policy::TransportClass;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Time;
 use nix::sys::signal::Signal;
@@ -45,7 +46,7 @@ impl<'a> Peer<'a> {
         let mut peer = Self { host, client, begun: Instant::now(), events: Vec::new() };
         let gateway = host.client.peer_addr().expect("connected");
         let now = peer.now();
-        peer.client.path_up(now, TransportId(1), PathInfo { gateway, priority: 10 });
+        peer.client.path_up(now, TransportId(1), PathInfo { gateway, class: TransportClass::Other, priority: 10 });
         peer.client.connect(now);
         peer.until("a session that is confirmed", |peer| {
             peer.events.iter().any(|event| matches!(event, ClientEvent::Connected { .. }))

@@ -39,7 +39,7 @@ pub(super) struct Choice<'a> {
 }
 
 /// Rank of a candidate; the smaller wins, and the id makes the order total.
-type Rank = (u8, u8, u32, u64, u64, u16);
+type Rank = (u8, (u8, u8), u32, u64, u64, u16);
 
 impl Choice<'_> {
     /// The best path that passes the filter, if any does.
@@ -191,7 +191,8 @@ impl Choice<'_> {
         };
         let unbroken = path.echoes.answering_since().map_or(0, |since| self.now.since(since).as_millis() / 5_000);
         let latency = path.echoes.rtt().smoothed().map_or(0, Span::as_millis);
-        (class, path.info.priority, path.echoes.loss_permille() / 10, latency / 10, 12 - unbroken.min(12), path.id.0)
+        let preference = path.preference(self.policy);
+        (class, preference, path.echoes.loss_permille() / 10, latency / 10, 12 - unbroken.min(12), path.id.0)
     }
 
     fn is_current(&self, path: &Path) -> bool {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::health::{Echoes, RTO_UNKNOWN};
 use crate::ident::{TransportId, Tuple};
+use crate::policy::{Policy, TransportClass};
 use crate::time::{Span, Time};
 
 /// What the driver knows of a path.
@@ -11,7 +12,9 @@ use crate::time::{Span, Time};
 pub struct PathInfo {
     /// The gateway address that it leads to.
     pub gateway: SocketAddr,
-    /// Rank among usable paths, lower is preferred (PP55).
+    /// What kind of network it leads through: policy ranks the kinds (PP55).
+    pub class: TransportClass,
+    /// Rank among paths of kinds that policy ranks alike, lower is preferred.
     pub priority: u8,
 }
 
@@ -54,6 +57,11 @@ impl Path {
             tried: false,
             left_at: None,
         }
+    }
+
+    /// Its place by what operator (PP55) and user want of it; the smaller is preferred.
+    pub(super) fn preference(&self, policy: &Policy) -> (u8, u8) {
+        (policy.transport.priority.of(self.info.class), self.info.priority)
     }
 
     /// The tuple as this end knows it: its own address behind a NAT means nothing to the mirror.

@@ -52,7 +52,7 @@ impl Live {
 /// Places go to paths that answer, or were not asked for long enough to tell; among them by priority, then by number.
 fn due(path: &Path, paths: &[Path], active: Option<TransportId>, policy: &Policy, now: Time) -> Due {
     let ttl = policy.transport.candidate_ttl;
-    let key = |path: &Path| (path.is_stale(ttl, now), path.info.priority, path.id.0);
+    let key = |path: &Path| (path.is_stale(ttl, now), path.preference(policy), path.id.0);
     let others = paths.iter().filter(|other| other.up && active != Some(other.id));
     let before = others.filter(|other| key(other) < key(path)).count();
     if before < policy.transport.max_candidate_count as usize {
@@ -68,11 +68,12 @@ fn due(path: &Path, paths: &[Path], active: Option<TransportId>, policy: &Policy
 mod tests {
     use super::*;
     use crate::client::PathInfo;
-    use crate::policy::Profile;
+    use crate::policy::{Profile, TransportClass};
     use crate::time::Span;
 
     fn path(id: u16, priority: u8) -> Path {
-        let info = PathInfo { gateway: "192.0.2.1:51900".parse().unwrap(), priority };
+        let class = TransportClass::Other;
+        let info = PathInfo { gateway: "192.0.2.1:51900".parse().unwrap(), class, priority };
         Path::new(TransportId(id), info, Time::ZERO)
     }
 

@@ -8,7 +8,7 @@ use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::gateway::{AddressPool, ClientEntry, DeskConfig, HandshakeDesk, Shard, ShardConfig};
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::{Locator, PublicKey};
-use jumpgate_protocol::policy::Rate;
+use jumpgate_protocol::policy::{Rate, TransportClass};
 use jumpgate_protocol::time::Time;
 use jumpgate_protocol::wire::RequestedPolicy;
 
@@ -62,9 +62,16 @@ pub(super) fn boot(
     (desk, shards)
 }
 
-/// The path of that number; lower numbers are preferred.
+/// The path of that number; lower numbers are preferred, unless policy tells their kinds apart: 1 is a cable, 2 a wireless
+/// LAN, 3 a mobile network.
 pub(super) fn path_info(path: u16) -> PathInfo {
-    PathInfo { gateway: gateway_address(), priority: u8::try_from(path * 10).unwrap_or(u8::MAX) }
+    let class = match path {
+        1 => TransportClass::Wired,
+        2 => TransportClass::Wifi,
+        3 => TransportClass::Cellular,
+        _ => TransportClass::Other,
+    };
+    PathInfo { gateway: gateway_address(), class, priority: u8::try_from(path * 10).unwrap_or(u8::MAX) }
 }
 
 impl World {

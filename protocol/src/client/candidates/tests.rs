@@ -5,7 +5,7 @@ use crate::client::PathInfo;
 use crate::ident::Tuple;
 use crate::keys::Side;
 use crate::machine::{Evidence, Input, NewBinding, State, run};
-use crate::policy::Profile;
+use crate::policy::{Priorities, Profile, TransportClass};
 
 /// When a test looks; long after everything that led there.
 const NOW: Time = Time::from_millis(100_000);
@@ -41,7 +41,8 @@ fn degraded(policy: &Policy, input: Input) -> Record {
 /// A path that answered `answers` probes a second apart until now, with that round trip, and let `lost` go unanswered
 /// before.
 fn measured(id: u16, round_trip: u64, lost: u64, answers: u64) -> Path {
-    let info = PathInfo { gateway: "192.0.2.1:51900".parse().unwrap(), priority: 10 };
+    let class = TransportClass::Other;
+    let info = PathInfo { gateway: "192.0.2.1:51900".parse().unwrap(), class, priority: 10 };
     let mut path = Path::new(TransportId(id), info, ms(0));
     let policy = Policy::profile(Profile::Default);
     for counter in 0..lost {
@@ -119,6 +120,24 @@ fn the_first_difference_decides_class_priority_loss_latency_steadiness() {
     prefer(Path { validated: true, ..measured(9, 29, 0, 20) }, Path { validated: true, ..measured(2, 20, 0, 10) });
     // 39 permille and 0 differ in L / 10; 9 would not.
     prefer(Path { validated: true, ..measured(9, 20, 0, 30) }, Path { validated: true, ..measured(2, 20, 1, 24) });
+}
+
+#[test]
+fn pp55_policy_ranks_the_kinds_of_paths_and_the_user_those_that_it_ranks_alike() {
+    let of = |class, priority, path: Path| Path { info: PathInfo { class, priority, ..path.info }, ..path };
+    let wifi = || of(TransportClass::Wifi, 10, validated(2, 20));
+    let cellular = || of(TransportClass::Cellular, 20, validated(3, 20));
+    let asked = |priorities: Priorities| {
+        let mut policy = Policy::profile(Profile::Default);
+        policy.transport.priority = priorities;
+        let record = volatile(&policy, unstable(Reason::HeartbeatTimeout));
+        best(&choice(&record, &policy), &[validated(1, 20), wifi(), cellular()])
+    };
+    let alike = Priorities::all(100);
+    assert_eq!(asked(alike), Some(2), "the user's order");
+    assert_eq!(asked(alike.with(TransportClass::Cellular, 99)), Some(3), "the operator's goes before it");
+    assert_eq!(asked(alike.with(TransportClass::Wifi, 101)), Some(3));
+    assert_eq!(asked(alike.with(TransportClass::Wired, 0)), Some(2), "a kind that is not there");
 }
 
 #[test]
