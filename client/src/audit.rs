@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jumpgate_audit::chain::{Author, RecoveryError, Role};
 use jumpgate_audit::ring::{Publisher, RingSizes};
-use jumpgate_audit::sink::{Sink, SinkConfig, SinkHandle};
+use jumpgate_audit::sink::{Sink, SinkConfig, SinkHandle, StatusView};
 use jumpgate_protocol::client::Client;
 use jumpgate_protocol::ident::PublicKey;
 use jumpgate_protocol::time::Time;
@@ -58,6 +58,11 @@ impl Trace {
             self.publisher.publish(&record);
         }
         self.publisher.settle(now);
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> StatusView {
+        self.sink.status().view()
     }
 
     /// Ends the trace in good order.

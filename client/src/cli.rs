@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use jumpgate_audit::cli::Trace;
+use jumpgate_audit::sink::StatusView;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -69,14 +70,33 @@ enum Command {
     Genkey,
     /// Read a private key from standard input and print its public key
     Pubkey,
-    /// Read audit traces: of this client, of the gateway, or both together
+    /// Read audit traces, of this client, of the gateway, or both together; and ask the running client for the state of its own
     #[command(subcommand)]
-    Audit(Trace),
+    Audit(Audit),
     /// Check a configuration and the key files it names
     CheckConfig {
         /// Configuration file (TOML)
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Audit {
+    #[command(flatten)]
+    Trace(Trace),
+    /// Print the head of the running client's trace, SEQ:HASH; keep it elsewhere, for `audit verify --head`
+    Head {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Show where the running client's trace is, what it lost, and what is wrong with it
+    Status {
+        #[command(flatten)]
+        target: Target,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -127,7 +147,16 @@ impl Cli {
             Command::Pubkey => pubkey(),
             Command::CheckConfig { config } => check(&config),
             // Its exit code is its verdict.
-            Command::Audit(trace) => return Ok(read_trace(trace)),
+            Command::Audit(Audit::Trace(trace)) => return Ok(read_trace(trace)),
+            Command::Audit(Audit::Head { target }) => head(&target),
+            Command::Audit(Audit::Status { target, json }) => {
+                let status = audit_status(&target)?;
+                if json {
+                    print(&format!("{}\n", serde_json::to_string(&status)?))
+                } else {
+                    print(&status.show("client"))
+                }
+            }
         };
         done.map(|()| ExitCode::SUCCESS)
     }
@@ -180,6 +209,21 @@ fn status(socket: &Path, json: bool) -> Result<(), Failure> {
     if json { print(&format!("{}\n", serde_json::to_string(&*status)?)) } else { print(&show::status(&status)) }
 }
 
+fn head(target: &Target) -> Result<(), Failure> {
+    match audit_status(target)?.head {
+        Some(head) => print(&format!("{head}\n")),
+        None => Err("the trace has no record yet; ask again in a moment".into()),
+    }
+}
+
+fn audit_status(target: &Target) -> Result<StatusView, Failure> {
+    match control::ask(&target.socket()?, &Request::Audit)? {
+        Response::Audit(Some(status)) => Ok(*status),
+        Response::Audit(None) => Err("that client keeps no audit trace; remove `enabled = false` from [audit]".into()),
+        _ => Err("the client's answer is no audit status; is `jump` of the same version as the running client?".into()),
+    }
+}
+
 fn follow(socket: &Path, json: bool) -> Result<(), Failure> {
     for line in control::listen(socket)? {
         let line = line?;
@@ -221,6 +265,7 @@ mod tests {
     fn a_wrong_flag_is_refused() {
         assert!(Cli::try_parse_from(["jump", "up", "--confg", "x"]).is_err());
         assert!(Cli::try_parse_from(["jump", "move"]).is_err());
+        assert!(Cli::try_parse_from(["jump", "audit"]).is_err());
         assert!(Cli::try_parse_from(["jump", "status", "--socket", "a", "--config", "b"]).is_err());
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use jump::report::{Event, EventLine, PathState, Phase, Status};
+use jumpgate_audit::sink::StatusView;
 use jumpgate_protocol::crypto::StaticSecret;
 use nix::sys::signal::Signal;
 
@@ -132,6 +133,27 @@ fn an_order_moves_the_session_and_a_wrong_one_says_what_is_possible() {
     assert!(!refused.status.success() && text.contains(WIFI), "{text}");
     let refused = jump.ask(&["move", "--to", LTE]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("already"));
+}
+
+#[test]
+fn ob10_the_running_client_tells_the_head_of_its_trace_and_how_it_stands() {
+    if !support::is_possible() {
+        return;
+    }
+    let network = Network::build();
+    let _gateway = gateway(&network);
+    let jump = client(&network, ENDPOINTS[0], "");
+    jump.wait_for("a session", is_attached);
+    // The sink is some tens of milliseconds behind what is recorded.
+    std::thread::sleep(Duration::from_millis(300));
+    let text = |arguments: &[&str]| String::from_utf8(jump.ask(arguments).stdout).unwrap();
+    let head = text(&["audit", "head"]);
+    let (seq, hash) = head.trim().split_once(':').expect("SEQ:HASH");
+    assert!(seq.parse::<u64>().is_ok_and(|seq| seq > 0) && hash.len() == 64, "{head}");
+    let status: StatusView = serde_json::from_str(&text(&["audit", "status", "--json"])).unwrap();
+    assert_eq!((status.head.as_deref(), status.lost, &status.problem), (Some(head.trim()), 0, &None));
+    assert!(status.directory.starts_with(jump.config().parent().unwrap()), "{status:?}");
+    assert!(text(&["audit", "status"]).contains("state      well"));
 }
 
 #[test]

@@ -181,8 +181,8 @@ impl Command {
         let done = match self {
             Self::Run { config, check } => {
                 start_logging();
-                let config = Config::read(&config.config)?;
-                if check { run::check(&config) } else { run::run(config) }
+                let read = || Config::read(&config.config).map_err(Fault::from);
+                if check { run::check(&read()?) } else { run::run(read) }
             }
             Self::CheckConfig { config } => {
                 let file = config.config;
@@ -210,7 +210,7 @@ impl Command {
                 let text = if json {
                     serde_json::to_string(&status).map_err(Fault::ours)? + "\n"
                 } else {
-                    tables::audit(&status)
+                    status.show("slow path")
                 };
                 print(&text)
             }

@@ -52,13 +52,14 @@ const STOP_POLL: Duration = Duration::from_millis(1);
 /// HELLO_ACK names as many endpoints of the gateway.
 const ENDPOINTS_MAX: usize = 4;
 
-/// Runs a gateway until SIGINT or SIGTERM.
-pub fn run(config: Config) -> Result<(), Fault> {
+/// Runs a gateway until SIGINT or SIGTERM, with the configuration that `read` gives.
+pub fn run(read: impl FnOnce() -> Result<Config, Fault>) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
     runtime.block_on(async {
-        // From here on a signal waits until the start is complete, and then stops what was started.
+        // From here on a signal waits until the start is complete, and then stops what was started, or has the file read
+        // again: before this one is read, since SIGHUP would otherwise end a gateway that was told to reload too soon.
         let (mut stop, hangup) = signals()?;
-        let gateway = Gateway::start(config)?;
+        let gateway = Gateway::start(read()?)?;
         gateway.serve(&mut stop, hangup).await?;
         announce("stopped");
         Ok(())

@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use jumpgate_audit::sink::StatusView;
-use jumpgate_audit::timeline::utc;
 
 use crate::admin::{CounterRow, SessionRow};
 use crate::config::{Config, InsideKind};
@@ -79,29 +77,6 @@ pub fn counters(rows: &[CounterRow]) -> String {
         table.add_row(vec![row.place.clone(), row.name.clone(), row.value.to_string()]);
     }
     format!("{table}\n")
-}
-
-/// How the audit trace stands.
-pub fn audit(status: &StatusView) -> String {
-    let mut text = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(text, "directory  {}", status.directory.display());
-    let _ = writeln!(text, "head       {}", status.head.as_deref().unwrap_or("none yet"));
-    let _ = writeln!(text, "records    {}, lost {} in {} gaps", status.records, status.lost, status.gaps);
-    match (&status.problem, status.impaired_since_ms) {
-        (Some(problem), Some(since)) => {
-            let _ = writeln!(text, "state      IMPAIRED since {} UTC: {problem}", utc(since));
-        }
-        _ => text.push_str("state      well\n"),
-    }
-    let mut table = table(&["RING", "WAITING", "HIGH WATER", "LOST A", "LOST S", "LOST T"]);
-    for ring in &status.rings {
-        let name = ring.worker.map_or_else(|| "slow path".to_owned(), |worker| format!("worker {worker}"));
-        let numbers = [ring.waiting as u64, ring.high_water as u64].into_iter().chain(ring.lost);
-        table.add_row([name].into_iter().chain(numbers.map(|number| number.to_string())));
-    }
-    let _ = writeln!(text, "\n{table}");
-    text
 }
 
 /// What a configuration means.

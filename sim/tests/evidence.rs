@@ -192,3 +192,30 @@ fn sm09_a_request_for_what_is_so_is_answered_as_bound_and_is_no_switch() {
     assert_eq!(world.checker().commits(), 0);
     assert_clean(&mut world);
 }
+
+#[test]
+fn a27_requests_of_old_epochs_cannot_drown_the_audit() {
+    let (mut world, mut holder) = world();
+    let there = holder.request(&world, 1, Cause::HardDead, 2);
+    send(&mut world, 2, &there);
+    let before = world.records().of_gateway(EventType::ReattachAttempt);
+    for _ in 0..1_000 {
+        let stale = holder.request(&world, 1, Cause::HardDead, 3);
+        send(&mut world, 3, &stale);
+    }
+    assert_eq!(world.refused(Reason::StaleStateVersion), 1_000);
+    let told = holder.verdicts(&mut world, place(3));
+    assert!(told.iter().all(|verdict| *verdict == Verdict::Refused(Reason::StaleStateVersion, Some(2))), "{told:?}");
+    assert_eq!(told.len(), 1_000, "RF-2: each has its answer");
+    // Of one second: a burst of 5, and 2 more. Each is an attempt with its result and its end.
+    for kind in [EventType::ReattachAttempt, EventType::ReattachResult, EventType::TransportSwitchFailed] {
+        let written = world.records().of_gateway(kind);
+        let written = if kind == EventType::TransportSwitchFailed { written } else { written - before };
+        assert!((5..=7).contains(&written), "{written} {kind:?}");
+    }
+    let limited = reasons(&world, EventType::RateLimitEvent);
+    assert!(limited.contains(&(Some(Reason::RateLimited), None)), "{limited:?}");
+    world.run_for(MS(12_000));
+    assert!(reasons(&world, EventType::SecurityAbuse).iter().any(|(_, detail)| *detail == Some(Reason::RateLimited)));
+    assert_clean(&mut world);
+}

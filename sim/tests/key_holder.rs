@@ -7,10 +7,11 @@ use jumpgate_protocol::machine::{State, TransitionId};
 use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Span;
-use jumpgate_protocol::wire::Cause;
+use jumpgate_protocol::wire::{Cause, MessageType};
 use jumpgate_sim::{Holder, Verdict, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
+const TERMINATE: u8 = MessageType::Terminate as u8;
 
 /// Addresses of the holder.
 fn place(number: u8) -> SocketAddr {
@@ -294,4 +295,27 @@ fn tc28_a_valid_proof_does_not_outlive_the_session() {
     assert_eq!(world.checker().commits(), 0);
     assert_eq!(world.refused(Reason::SessionNotFound), 1);
     assert_clean(&mut world);
+}
+
+#[test]
+fn inv34_a_session_that_ends_without_a_binding_says_no_farewell_to_the_one_that_retires() {
+    let mut policy = Policy::profile(Profile::Default);
+    (policy.switching.old_path_drain, policy.switching.path_validation) = (MS(1_000), MS(100));
+    for dies in [false, true] {
+        let mut world = World::new(&WorldConfig { seed: 31, workers: 1, policy: policy.clone() }, 1, 1);
+        let mut holder = Holder::connect(&mut world, 0, place(1));
+        let there = holder.request(&world, 1, Cause::HardDead, 2);
+        assert_eq!(ask(&mut world, &holder, 2, &there), [Verdict::Bound(2)]);
+        if dies {
+            // Nothing validates it, while the former one drains.
+            world.run_for(MS(200));
+            assert_eq!(standing(&world, &holder).3, None);
+        }
+        world.terminate(holder.locator, Reason::OperatorTerminated);
+        world.run_for(MS(2_000));
+        assert_eq!(world.take_mail(place(1)), [] as [Vec<u8>; 0], "nothing goes to what retires");
+        let farewells = world.take_mail(place(2)).iter().filter(|packet| packet[0] == TERMINATE).count();
+        assert_eq!(farewells > 0, !dies);
+        assert_clean(&mut world);
+    }
 }

@@ -8,10 +8,11 @@
 //! |---|---|
 //! | `merge` | takes the records of all rings in the order of their time |
 //! | `work` | the thread: format, write, rotate, retry, end in good order |
-//! | `status` | what an operator sees of it |
+//! | `status`, `show` | what an operator sees of it |
 
 mod handle;
 mod merge;
+mod show;
 mod status;
 mod work;
 

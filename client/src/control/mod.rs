@@ -6,6 +6,7 @@
 mod client;
 mod server;
 
+use jumpgate_audit::sink::StatusView;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{ControlError, Listener, ask, listen};
@@ -32,6 +33,8 @@ pub enum Request {
     Down,
     /// Every event from now on.
     Events,
+    /// How the audit trace stands.
+    Audit,
 }
 
 /// What is answered.
@@ -40,6 +43,8 @@ pub enum Request {
 pub enum Response {
     /// The status that was asked for.
     Status(Box<Status>),
+    /// How the audit trace stands; none if none is kept.
+    Audit(Option<Box<StatusView>>),
     /// The order was taken.
     Done,
     /// The order was refused, and why.

@@ -31,6 +31,7 @@ impl Driver {
                 self.told_to_stop.push(order.answer);
                 return;
             }
+            Request::Audit => Response::Audit(self.trace.as_ref().map(|trace| Box::new(trace.status()))),
             // The control socket serves these itself.
             Request::Events => Response::Error("events are streamed".to_owned()),
         };

@@ -12,6 +12,7 @@ use super::value::{KeyTrigger, LimitScope, Permille, PolicyAction, Status};
 use super::{Bounds, Event, PolicyHash, PolicyRef, Record, Scores, Standing, millis};
 use crate::health::Measurement;
 use crate::ident::{SessionIdentity, TransportId};
+use crate::limits::Bucket;
 use crate::machine::{self, State, Transition, TransitionId};
 use crate::policy::Policy;
 use crate::reason::Reason;
@@ -114,6 +115,8 @@ pub(crate) struct Trail {
     late_packets: u32,
     /// Its limiter refused the last request (PP79).
     limited: bool,
+    /// Refusals that are found before that limiter is asked, so far as they are written as attempts.
+    early_refusals: Bucket,
     /// The operator flagged its key (KY-10).
     pub(super) flagged: bool,
     next_sample: Time,
@@ -148,6 +151,7 @@ impl Trail {
             draining: None,
             late_packets: 0,
             limited: false,
+            early_refusals: Bucket::full(policy.limits.reattach_per_session, now),
             flagged: false,
             next_sample: now + SAMPLE_EVERY,
         };
@@ -267,6 +271,12 @@ impl Trail {
         self.limited = true;
     }
 
+    /// A request was refused before the limiter of the session was asked: an old or a future epoch. Such refusals are no more
+    /// often attempts of the audit than those behind it; gives how long until the next one is, if this one is not.
+    pub(crate) fn early_refusal(&mut self, policy: &Policy, now: Time) -> Result<(), Span> {
+        self.early_refusals.take(policy.limits.reattach_per_session, now)
+    }
+
     /// A request of the session was not too much: if others were, its limiter admits again.
     pub(crate) fn admitted(&mut self, now: Time, journal: &mut Journal) {
         if std::mem::take(&mut self.limited) {
@@ -296,11 +306,9 @@ impl Trail {
         self.draining.map_or(Time::NEVER, |(_, until)| until)
     }
 
-    /// A sample of the active path, if one is due (PP88: without its round trip, if policy keeps that back). What is
-    /// measured, and packets and bytes so far, are asked for only then.
+    /// A sample of the active path, if one is due. What is measured, and packets and bytes so far, are asked for only then.
     pub(crate) fn sample(
         &mut self,
-        policy: &Policy,
         now: Time,
         journal: &mut Journal,
         measure: impl FnOnce() -> Option<(Measurement, u64, u64)>,
@@ -310,10 +318,9 @@ impl Trail {
         }
         self.next_sample = now + SAMPLE_EVERY;
         let Some((measured, packets, bytes)) = measure() else { return };
-        let shown = |span: Option<Span>| span.filter(|_| policy.observability.include_latency_metrics).map(millis);
         let event = Event::Telemetry {
-            rtt_ms: shown(measured.latency),
-            jitter_ms: shown(measured.jitter),
+            rtt_ms: measured.latency.map(millis),
+            jitter_ms: measured.jitter.map(millis),
             loss_ratio: Some(Permille(u16::try_from(measured.loss_permille).unwrap_or(u16::MAX))),
             hb_age_ms: millis(measured.heartbeat_age),
             packets,
@@ -322,11 +329,9 @@ impl Trail {
         self.put(journal, now, self.last, (None, None), event);
     }
 
-    /// Candidates were ranked (PP86).
-    pub(crate) fn ranked(&self, policy: &Policy, candidates: Scores, now: Time, journal: &mut Journal) {
-        if policy.observability.emit_switch_metrics {
-            self.put(journal, now, self.last, (None, None), Event::CandidateScores { candidates });
-        }
+    /// Candidates were ranked.
+    pub(crate) fn ranked(&self, candidates: Scores, now: Time, journal: &mut Journal) {
+        self.put(journal, now, self.last, (None, None), Event::CandidateScores { candidates });
     }
 
     /// Probation after the last switch ended well (SM-12).

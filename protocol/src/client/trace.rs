@@ -40,7 +40,7 @@ impl Live {
         let active = self.active_path();
         let Self { trail, policy, health, received, sent, .. } = self;
         let Shared { paths, journal, .. } = shared;
-        trail.sample(policy, now, journal, || {
+        trail.sample(now, journal, || {
             let path = paths.iter().find(|path| Some(path.id) == active)?;
             let measured = health.measurement(policy, RoundTrips::Client(&path.echoes), now);
             Some((measured, received.packets + sent.packets, received.bytes + sent.bytes))
@@ -51,7 +51,7 @@ impl Live {
     pub(super) fn record_ranking(&self, shared: &mut Shared, now: Time) {
         if shared.journal.is_open() {
             let scores = self.choice(shared, now, false).scores(&shared.paths);
-            self.trail.ranked(&self.policy, scores, now, &mut shared.journal);
+            self.trail.ranked(scores, now, &mut shared.journal);
         }
     }
 

@@ -188,9 +188,9 @@ impl Session {
     }
 
     /// Ends the session at this end, whatever its state. The TERMINATE is sealed before the keys go (TM-1), if there is
-    /// anywhere to send it.
+    /// anywhere to send it: a binding that retires gets nothing any more (INV-34).
     pub(super) fn terminate(&mut self, input: Input, reason: Reason, context: &mut Context<'_>) {
-        if let Some(last) = self.record.active().or(self.record.retiring(context.now)).copied() {
+        if let Some(last) = self.record.active().copied() {
             self.say_farewell(&last, reason);
         }
         self.apply(&[input], context);

@@ -32,7 +32,7 @@ impl Session {
     /// The path of the session is as it is now.
     pub(super) fn record_sample(&mut self, context: &mut Context<'_>) {
         let Self { trail, policy, health, rtt, received, sent, .. } = self;
-        trail.sample(policy, context.now, &mut context.outbox.journal, || {
+        trail.sample(context.now, &mut context.outbox.journal, || {
             let measured = health.measurement(policy, RoundTrips::Gateway(rtt), context.now);
             Some((measured, received.packets + sent.packets, received.bytes + sent.bytes))
         });
@@ -61,16 +61,23 @@ impl Session {
         let known = self.audit_context(from);
         let left = self.deadline_left(now);
         let journal = &mut context.outbox.journal;
-        match reason {
-            Reason::RateLimited => {
-                let limit = Some((audit::LimitScope::Session, retry_after));
-                let (message, marker, peer) = (Some(header.kind), header.counter, from.peer);
-                journal.refused(now, &Refused { reason, message, marker, peer, limit }, || Some(known));
-                self.trail.limited();
-                return;
+        if reason == Reason::FutureStateVersion {
+            journal.anomaly(now, &known, request.binding_epoch);
+        }
+        let excess = match reason {
+            Reason::RateLimited => Some(retry_after),
+            Reason::StaleStateVersion | Reason::FutureStateVersion | Reason::InvalidStateForReattach => {
+                self.trail.early_refusal(&self.policy, now).err()
             }
-            Reason::FutureStateVersion => journal.anomaly(now, &known, request.binding_epoch),
-            _ => {}
+            _ => None,
+        };
+        if let Some(wait) = excess {
+            let limit = Some((audit::LimitScope::Session, wait));
+            let (message, marker, peer) = (Some(header.kind), header.counter, from.peer);
+            let refused = Refused { reason: Reason::RateLimited, message, marker, peer, limit };
+            journal.refused(now, &refused, || Some(known));
+            self.trail.limited();
+            return;
         }
         if reason != Reason::FreshnessInvalid && self.record.state().is_live() {
             self.trail.attempt(attempt(header, request), left, now, journal);
