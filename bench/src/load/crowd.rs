@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 
 use anyhow::Result;
+use jumpgate::clock;
 use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
@@ -25,6 +26,8 @@ use super::weather::Sky;
 
 /// Packets taken from the line in one turn.
 const TURN: usize = 256;
+/// How often in one turn that many are taken, if there are.
+const ANSWERS: usize = 64;
 /// Timers run in one turn.
 const TIMERS: usize = 256;
 /// Longest inner packet of an echo, in bytes.
@@ -180,22 +183,17 @@ impl Crowd {
 
     /// Takes what has arrived and runs timers that are due, a bounded part of each. False if there was nothing.
     pub fn turn(&mut self, now: Time) -> Result<bool> {
-        let Self { line, inbox, arena, .. } = self;
-        let received = line.receive(TURN, |frame| {
-            if let Some((to, payload)) = datagram::read(frame) {
-                let start = arena.len();
-                arena.extend_from_slice(payload);
-                inbox.push((to, start..arena.len()));
+        // Answers first, and all of them: a client of its own would not let its timer run out, or its network fail once
+        // more, while the answer lies in its queue.
+        let (mut received, mut at) = (0, now);
+        for _ in 0..ANSWERS {
+            let count = self.take(at)?;
+            received += count;
+            if count < TURN {
+                break;
             }
-        })?;
-        self.frames.1 += received as u64;
-        // Taken out for the time of the work: answers go out by the same line.
-        let (mut inbox, mut arena) = (std::mem::take(&mut self.inbox), std::mem::take(&mut self.arena));
-        for (to, place) in inbox.drain(..) {
-            self.datagram_in(now, to, &mut arena[place])?;
+            at = clock::now();
         }
-        arena.clear();
-        (self.inbox, self.arena) = (inbox, arena);
         while let Some(mut delayed) = self.sky.arrived(now) {
             if delayed.up {
                 self.send(delayed.number, delayed.path, &delayed.packet)?;
@@ -221,6 +219,27 @@ impl Crowd {
         }
         self.line.flush()?;
         Ok(received > 0 || ran > 0)
+    }
+
+    /// Takes some of what has arrived; gives how much.
+    fn take(&mut self, now: Time) -> Result<usize> {
+        let Self { line, inbox, arena, .. } = self;
+        let received = line.receive(TURN, |frame| {
+            if let Some((to, payload)) = datagram::read(frame) {
+                let start = arena.len();
+                arena.extend_from_slice(payload);
+                inbox.push((to, start..arena.len()));
+            }
+        })?;
+        self.frames.1 += received as u64;
+        // Taken out for the time of the work: answers go out by the same line.
+        let (mut inbox, mut arena) = (std::mem::take(&mut self.inbox), std::mem::take(&mut self.arena));
+        for (to, place) in inbox.drain(..) {
+            self.datagram_in(now, to, &mut arena[place])?;
+        }
+        arena.clear();
+        (self.inbox, self.arena) = (inbox, arena);
+        Ok(received)
     }
 
     /// When a timer is due next.

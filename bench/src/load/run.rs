@@ -43,9 +43,10 @@ pub fn run(scenario: Scenario, arguments: &LoadArguments) -> Result<Report> {
     let full = engine.reading()?;
     let counters = engine.plant.ask("counters")?;
     let live = engine.crowd.live();
+    // Before the stop: of what the gateway says then nobody takes anything.
+    note_limits(&engine, &mut findings)?;
     engine.plant.stop()?;
     let verifier = judge::verify(&engine.plant)?;
-    note_limits(&engine, &mut findings)?;
     let book = &engine.crowd.book;
     let mut times: BTreeMap<&'static str, &Times> = BTreeMap::from([
         ("handshake", &book.handshake),

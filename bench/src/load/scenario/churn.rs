@@ -9,6 +9,9 @@ use super::*;
 const ONE_IN_SLEEPS: u32 = 20;
 /// A suspension, shorter than any profile's time without transport.
 const NAP: Span = Span::from_millis(4_000);
+/// A client that jumps every ten seconds on average jumps more than eight times in some minutes, and the brake of the
+/// default policy then costs it its session. With this limit every loss is a defect.
+pub(super) const POLICY: &str = "switching.max_switches_per_min = 40\n";
 /// Growth of memory over the second half of a run that is still called flat.
 const FLAT: f64 = 0.05;
 

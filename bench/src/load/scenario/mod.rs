@@ -169,6 +169,7 @@ impl Scenario {
         let own = match self {
             Self::Throughput => SILENT,
             Self::ReattachRate => again::POLICY,
+            Self::Churn => churn::POLICY,
             _ => "",
         };
         format!("{MANY}{own}")
