@@ -54,6 +54,32 @@ pub enum Question {
         /// Its name, or its public key.
         client: String,
     },
+    /// What each worker owns.
+    Slots,
+    /// Move slots, and all sessions in them, to other workers (SL-4).
+    MoveSlots(SlotOrder),
+}
+
+/// Which slots are to go where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "lowercase")]
+pub enum SlotOrder {
+    /// A range, to one worker.
+    Move {
+        /// The first.
+        first: u16,
+        /// The last.
+        last: u16,
+        /// The worker.
+        to: u16,
+    },
+    /// All that a worker has, to the others.
+    Drain {
+        /// The worker.
+        worker: u16,
+    },
+    /// Spread as at the start.
+    Balance,
 }
 
 /// What the gateway answers.
@@ -83,6 +109,17 @@ pub enum Answer {
     Ended {
         /// How many.
         sessions: usize,
+    },
+    /// What each worker owns.
+    Slots(Vec<SlotRow>),
+    /// Slots have moved.
+    Moved {
+        /// How many slots.
+        slots: usize,
+        /// Sessions in them.
+        sessions: usize,
+        /// Slots that are still to go: it takes longer than an operator waits.
+        left: usize,
     },
     /// It was not done, and what to do about it.
     Refused {
@@ -142,6 +179,25 @@ pub struct SessionRow {
     pub switches: u64,
     /// Age in milliseconds.
     pub age_ms: u64,
+}
+
+/// What a worker owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRow {
+    /// The worker.
+    pub worker: u16,
+    /// Slots that are its own.
+    pub slots: usize,
+    /// Of these, slots that are about to leave it.
+    pub leaving: usize,
+    /// Sessions in its slots, half-open ones included.
+    pub sessions: usize,
+    /// Packets that it received outside.
+    pub rx_packets: u64,
+    /// Packets that it sent outside.
+    pub tx_packets: u64,
+    /// Packets that it dropped because another worker owned their slot.
+    pub misdirected: u64,
 }
 
 /// A counter.

@@ -10,7 +10,7 @@ use jumpgate_audit::cli::Trace;
 use jumpgate_audit::sink::StatusView;
 use jumpgate_protocol::handshake::StaticSecret;
 
-use crate::admin::{AdminClient, Answer, Question};
+use crate::admin::{AdminClient, Answer, Question, SlotOrder};
 use crate::config::{Config, DEFAULT_ADMIN_SOCKET};
 use crate::fault::Fault;
 use crate::net::{InsideVeth, Netlink};
@@ -108,6 +108,20 @@ enum Command {
         #[command(flatten)]
         gateway: GatewayArgument,
     },
+    /// Show what each worker owns, or move slots, with all sessions in them, from worker to worker
+    ///
+    /// Sessions go on; packets that arrive in the moment between two workers are lost and counted
+    /// (NOT_AUTHORITATIVE_OWNER). A restart spreads the slots evenly again.
+    #[command(args_conflicts_with_subcommands = true)]
+    Slots {
+        #[command(subcommand)]
+        order: Option<Slots>,
+        #[command(flatten)]
+        gateway: GatewayArgument,
+        /// Print JSON for other programs
+        #[arg(long)]
+        json: bool,
+    },
     /// The key of a client is in other hands: end its sessions now and let it in no more
     ///
     /// This holds until the gateway is restarted. To make it last, take the client's table out of the configuration, or
@@ -123,6 +137,33 @@ enum Command {
         /// Name of an interface; may be given several times
         #[arg(long = "interface", value_name = "NAME", required = true)]
         interfaces: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Slots {
+    /// Move slots to a worker
+    Move {
+        /// A slot, or a range of them, as 7, 0x1a3 or 0-99: the first three hexadecimal digits of a session id
+        #[arg(value_name = "SLOTS", value_parser = slot_range)]
+        slots: (u16, u16),
+        /// The worker that is to own them
+        #[arg(long, value_name = "WORKER")]
+        to: u16,
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// Move everything that a worker has to the others
+    Drain {
+        /// The worker
+        worker: u16,
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// Spread the slots evenly, as after a start
+    Balance {
+        #[command(flatten)]
+        gateway: GatewayArgument,
     },
 }
 
@@ -232,6 +273,8 @@ impl Command {
                 Answer::Done => print("its client was asked to move; `jumpgate sessions` shows where to\n"),
                 other => Err(unexpected(&other)),
             },
+            Self::Slots { order: None, gateway, json } => slots(&gateway, json),
+            Self::Slots { order: Some(order), .. } => move_slots(&order),
             Self::Compromised { client, gateway } => match gateway.ask(&Question::Compromised { client })? {
                 Answer::Ended { sessions } => print(&format!(
                     "{sessions} session(s) ended; to keep the key out after a restart as well, remove its [[client]] \
@@ -324,6 +367,48 @@ fn counters(gateway: &GatewayArgument, json: bool) -> Result<(), Fault> {
         return print(&format!("{rows}\n"));
     }
     print(&tables::counters(&rows))
+}
+
+fn slots(gateway: &GatewayArgument, json: bool) -> Result<(), Fault> {
+    let rows = match gateway.ask(&Question::Slots)? {
+        Answer::Slots(rows) => rows,
+        other => return Err(unexpected(&other)),
+    };
+    if json {
+        let rows = serde_json::to_string(&rows).map_err(Fault::ours)?;
+        return print(&format!("{rows}\n"));
+    }
+    print(&tables::slots(&rows))
+}
+
+fn move_slots(order: &Slots) -> Result<(), Fault> {
+    let (order, gateway) = match order {
+        Slots::Move { slots: (first, last), to, gateway } => {
+            (SlotOrder::Move { first: *first, last: *last, to: *to }, gateway)
+        }
+        Slots::Drain { worker, gateway } => (SlotOrder::Drain { worker: *worker }, gateway),
+        Slots::Balance { gateway } => (SlotOrder::Balance, gateway),
+    };
+    match gateway.ask(&Question::MoveSlots(order))? {
+        Answer::Moved { slots: 0, left: 0, .. } => print("nothing to move: they are there already\n"),
+        Answer::Moved { slots, sessions, left: 0 } => {
+            print(&format!("{slots} slot(s) with {sessions} session(s) moved\n"))
+        }
+        Answer::Moved { slots, sessions, left } => print(&format!(
+            "{slots} slot(s) with {sessions} session(s) moved so far, {left} to go; `jumpgate slots` shows when it is done\n"
+        )),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// One slot or a range of them, decimal or with 0x.
+fn slot_range(text: &str) -> Result<(u16, u16), String> {
+    let number = |text: &str| match text.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    number(first).zip(number(last)).ok_or_else(|| "not a slot or a range of slots, as 7, 0x1a3 or 0-99".to_owned())
 }
 
 fn audit_status(gateway: &GatewayArgument) -> Result<StatusView, Fault> {
@@ -421,5 +506,20 @@ mod tests {
         assert!(parse("jumpgate sessions --socket /x --config /x").is_err());
         assert!(parse("jumpgate sessions --json --watch 2").is_err());
         assert!(parse("jumpgate unload").is_err());
+    }
+
+    #[test]
+    fn slots_are_named_by_number_or_by_the_first_digits_of_a_session() {
+        for (text, range) in [("7", (7, 7)), ("0x1a3", (419, 419)), ("0-99", (0, 99)), ("0x0-0xfff", (0, 4095))] {
+            assert_eq!(slot_range(text), Ok(range), "{text}");
+        }
+        for text in ["", "-", "1-", "0x", "1a3", "70000", "1-2-3"] {
+            assert!(slot_range(text).is_err(), "{text}");
+        }
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(parse("jumpgate slots --socket /x --json").is_ok());
+        assert!(parse("jumpgate slots move 0-99 --to 1 --socket /x").is_ok());
+        assert!(parse("jumpgate slots drain 0").is_ok() && parse("jumpgate slots balance").is_ok());
+        assert!(parse("jumpgate slots move 0-99").is_err(), "to which worker?");
     }
 }

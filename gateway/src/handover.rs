@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::thread;
 
 use jumpgate_protocol::audit::Disclosure;
-use jumpgate_protocol::gateway::{PolicyChange, Reply};
-use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::gateway::{Parcel, PolicyChange, Reply, Title};
+use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::wire::ControlPacket;
@@ -93,6 +93,15 @@ pub enum Command<B> {
         /// Why.
         reason: Reason,
     },
+    /// A slot is to be another worker's: give it up, with all that is in it (SL-4).
+    Release(Slot),
+    /// A slot is this worker's from now on, with all that is in it.
+    Adopt {
+        /// The slot.
+        parcel: Parcel,
+        /// By what right.
+        title: Title,
+    },
     /// Report all sessions as the operator sees them.
     Views,
     /// Report the counters.
@@ -120,6 +129,14 @@ pub enum Report<E, V> {
         /// The id that stands for no next hop, or [`Arrival::NO_ROUTE`].
         route: u32,
     },
+    /// The answer to [`Command::Release`]. All that the worker had to tell of these sessions came before.
+    Released(Parcel),
+    /// The other answer: the worker keeps the slot, and its sessions never stopped.
+    Kept(Slot),
+    /// The answer to [`Command::Adopt`].
+    Adopted(Slot),
+    /// The other answer: a superseded title. The sessions are lost; a defect of ours.
+    Fenced(Slot),
     /// The thread is about to end; nothing follows.
     Stopped,
 }

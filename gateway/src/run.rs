@@ -40,7 +40,7 @@ use crate::metrics::{Endpoint, PortLabels};
 use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
 use crate::os_entropy::OsEntropy;
 use crate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role};
-use crate::slow::{Filter, InsideHop, Parts, Roster, STOP_PATIENCE, SlowPath, Sockets, steer_slots};
+use crate::slow::{Filter, InsideHop, Parts, Roster, STOP_PATIENCE, SlowPath, Sockets, steer_slots, worker_of};
 use crate::sys::ethtool;
 use crate::worker::{self, WorkerConfig};
 use crate::xdp::{Attached, Mode, Side, Steering, SteeringConfig};
@@ -384,6 +384,7 @@ fn spawn_workers(
             Box::new(seeded()),
             clock::now(),
         );
+        shard.keep_slots(|slot| worker_of(slot, cpus.len()) == usize::from(ports.worker()));
         let records = trace.attach_worker(ports.worker());
         if records.is_some() {
             shard.keep_records(clock::now(), desk.disclosure());

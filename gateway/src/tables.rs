@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::admin::{CounterRow, SessionRow};
+use crate::admin::{CounterRow, SessionRow, SlotRow};
 use crate::config::{Config, InsideKind};
 
 /// Digits of an audit id that the table shows; the JSON has all.
@@ -75,6 +75,24 @@ pub fn counters(rows: &[CounterRow]) -> String {
     }
     for row in rows {
         table.add_row(vec![row.place.clone(), row.name.clone(), row.value.to_string()]);
+    }
+    format!("{table}\n")
+}
+
+/// What each worker owns.
+pub fn slots(rows: &[SlotRow]) -> String {
+    let mut table =
+        table(&["WORKER", "SLOTS", "LEAVING", "SESSIONS", "PACKETS IN", "PACKETS OUT", "DROPPED AS ANOTHER'S"]);
+    for row in rows {
+        table.add_row(vec![
+            row.worker.to_string(),
+            row.slots.to_string(),
+            row.leaving.to_string(),
+            row.sessions.to_string(),
+            scaled(row.rx_packets, ""),
+            scaled(row.tx_packets, ""),
+            row.misdirected.to_string(),
+        ]);
     }
     format!("{table}\n")
 }

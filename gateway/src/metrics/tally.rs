@@ -118,6 +118,13 @@ impl Tally {
         }
     }
 
+    /// A session is another worker's now (SL-4).
+    pub fn handed_over(&mut self, locator: Locator, worker: usize) {
+        if let Some(standing) = self.standings.get_mut(&locator) {
+            standing.worker = worker;
+        }
+    }
+
     /// Sessions of each worker and state.
     pub(super) fn sessions(&self, workers: usize) -> BTreeMap<(usize, State), u64> {
         let live = State::ALL.into_iter().filter(|state| state.is_live());

@@ -14,6 +14,7 @@ pub(super) enum Part {
     Sessions,
     Counters,
     Metrics,
+    Slots,
 }
 
 /// What all workers answered.
@@ -23,6 +24,8 @@ pub(super) enum Gathered {
     Counters(Vec<WorkerCounters>),
     /// The same.
     Metrics(Vec<WorkerCounters>),
+    /// The same.
+    Slots(Vec<WorkerCounters>),
 }
 
 /// Answers of the workers on their way to operators.
@@ -80,6 +83,7 @@ impl Gathering {
             }
             Part::Counters => answer(Gathered::Counters(self.counters)),
             Part::Metrics => answer(Gathered::Metrics(self.counters)),
+            Part::Slots => answer(Gathered::Slots(self.counters)),
             Part::Sessions => answer(Gathered::Sessions(self.sessions)),
         };
         for waiting in self.waiting {

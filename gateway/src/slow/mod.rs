@@ -12,6 +12,7 @@ mod orders;
 mod owners;
 mod reload;
 mod roster;
+mod slots;
 mod sockets;
 
 use std::collections::HashSet;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jumpgate_protocol::gateway::{EventKind, HandshakeDesk, Reply, SessionEvent, SessionView, Shard};
-use jumpgate_protocol::ident::{Arrival, SLOT_COUNT, Slot, Tuple};
+use jumpgate_protocol::ident::{Arrival, Tuple};
 use jumpgate_protocol::machine::TransitionId;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::wire::{ControlPacket, MessageType};
@@ -46,11 +47,13 @@ use crate::xdp::Steering;
 
 use gathering::{Gathered, Gathering, Part};
 use orders::Move;
+use slots::Transfers;
 
 pub use filter::{Filter, Refused, Request};
 pub use inside_hop::InsideHop;
 pub use owners::{Owners, worker_of};
 pub use roster::{Roster, Steer};
+pub use slots::steer_slots;
 pub use sockets::{ListenError, Sockets, Unsent};
 
 /// A report of a worker's shard.
@@ -74,8 +77,6 @@ const ANSWERS: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(600);
 /// A worker that does not stop within this time hangs; the process ends anyway and the kernel cleans up.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(3);
-/// The slot range that a session can live in, as numbers.
-const SLOTS: std::ops::Range<u16> = 0..SLOT_COUNT as u16;
 
 /// What the slow path is made of. All parts are open and filled; see [`crate::run`] for the order.
 pub struct Parts {
@@ -136,6 +137,8 @@ pub struct SlowPath {
     gatherings: Vec<Gathering>,
     /// Operators who wait to hear of a session that is to move.
     moves: Vec<Move>,
+    /// Slots on their way from one worker to another.
+    transfers: Transfers,
     /// Workers whose threads have ended.
     ended: HashSet<usize>,
     stopping: bool,
@@ -159,6 +162,7 @@ impl SlowPath {
             neighbours_due: now + NEIGHBOUR_CHECK,
             gatherings: Vec::new(),
             moves: Vec::new(),
+            transfers: Transfers::default(),
             ended: HashSet::new(),
             stopping: false,
             parts,
@@ -207,6 +211,10 @@ impl SlowPath {
                 // Its sessions are gone. A service manager restarts a gateway that ends, not one that lives on by half.
                 return Err(Fault::ours(format!("worker {:?} ended by a panic", self.ended)));
             }
+            if let Some(slot) = self.transfers.lost() {
+                return Err(Fault::ours(format!("no worker has the sessions of slot {} any more", slot.number())));
+            }
+            self.go_on_with_slots();
             let backlog = self.owners.flush() | self.tell_changes();
             let wake = self.next_wake(backlog, deadline);
             tokio::select! {
@@ -236,7 +244,11 @@ impl SlowPath {
         let retry = backlog.then(|| Instant::now() + RETRY);
         let answers = self.gatherings.iter().map(|gathering| gathering.until).min();
         let moves = self.moves.iter().map(|one| one.until).min();
-        [retry, deadline, self.tables_due, answers, moves].into_iter().flatten().fold(self.neighbours_due, Instant::min)
+        let slots = self.transfers.until();
+        [retry, deadline, self.tables_due, answers, moves, slots]
+            .into_iter()
+            .flatten()
+            .fold(self.neighbours_due, Instant::min)
     }
 
     fn run_timers(&mut self, now: Instant) {
@@ -246,6 +258,7 @@ impl SlowPath {
         }
         self.finish_gatherings(|gathering| now >= gathering.until);
         self.expire_moves(now);
+        self.transfers.tell_progress(now);
         if now >= self.neighbours_due {
             self.neighbours_due = now + NEIGHBOUR_CHECK;
             let doubtful: Vec<_> = self.parts.next_hops.doubtful().collect();
@@ -287,9 +300,8 @@ impl SlowPath {
                     let outcome = desk.hello(now, &arrival, datagram);
                     if let Some(mut birth) = outcome.birth {
                         birth.arrival.route = next_hops.follow(tuple.peer.ip(), &mut changes);
-                        let worker = owners.of(birth.locator.slot());
-                        roster.birth(&birth, worker);
-                        owners.tell(worker, Command::Birth(Box::new(birth)));
+                        roster.birth(&birth);
+                        owners.tell_owner(birth.locator.slot(), Command::Birth(Box::new(birth)));
                         if let Some(session) = outcome.fixation {
                             let reason = Reason::SecSessionFixationAttempt;
                             tracing::warn!(%session, %reason, "a client named the session of another one; left alone");
@@ -303,9 +315,8 @@ impl SlowPath {
                 }
                 Request::Control(slot) => {
                     let packet = ControlPacket::try_from(&*datagram).ok();
-                    let worker = owners.of(slot);
                     let offered =
-                        packet.is_some_and(|packet| owners.offer(worker, Command::Control { arrival, packet }));
+                        packet.is_some_and(|packet| owners.offer_owner(slot, Command::Control { arrival, packet }));
                     if !offered {
                         metrics.refusals.count(datagram, Reason::QueueFull);
                         counters.count(Reason::QueueFull);
@@ -335,7 +346,7 @@ impl SlowPath {
                     }
                     Report::Event(event) => {
                         self.metrics.tally.follow(worker, &event);
-                        self.take_event(&event, &mut changes);
+                        self.take_event(worker, &event, &mut changes);
                     }
                     Report::Unresolved { peer: Some(peer), .. } => {
                         self.parts.next_hops.follow(peer, &mut changes);
@@ -353,6 +364,10 @@ impl SlowPath {
                             gathering.counters(worker, *counters);
                         }
                     }
+                    Report::Released(parcel) => self.slot_released(worker, parcel),
+                    Report::Kept(slot) => self.slot_kept(worker, slot),
+                    Report::Adopted(slot) => self.slot_adopted(worker, slot),
+                    Report::Fenced(slot) => self.transfers.lose(slot),
                     Report::Stopped => {
                         self.ended.insert(worker);
                     }
@@ -370,7 +385,7 @@ impl SlowPath {
         replies.clear();
     }
 
-    fn take_event(&mut self, event: &SessionEvent, changes: &mut Vec<Change>) {
+    fn take_event(&mut self, worker: usize, event: &SessionEvent, changes: &mut Vec<Change>) {
         if let EventKind::Transition(transition) = &event.kind
             && transition.id == TransitionId::T11
             && let Some(binding) = transition.active
@@ -378,17 +393,13 @@ impl SlowPath {
             self.parts.next_hops.follow(binding.tuple.peer.ip(), changes);
         }
         self.settle_moves(event);
-        if let Some(steer) = self.parts.roster.follow(event) {
-            let worker = steer.worker.map(|worker| worker as u32);
-            if let Err(error) = self.parts.steering.set_client(steer.index, worker) {
-                tracing::error!(%error, index = steer.index, "the inside steering cannot be changed");
-            }
+        if let Some(steer) = self.parts.roster.follow(event, worker) {
+            self.steer(steer);
         }
         // HS-8: the new session has taken over; the old one ends.
         if let Some(replaced) = self.parts.desk.session_event(event) {
-            let worker = self.owners.of(replaced.slot());
             let reason = Reason::SessionReplaced;
-            self.owners.tell(worker, Command::Terminate { locator: replaced, reason });
+            self.owners.tell_owner(replaced.slot(), Command::Terminate { locator: replaced, reason });
         }
     }
 
@@ -514,13 +525,19 @@ impl SlowPath {
             Question::Reload => self.count_reload(),
             Question::Compromised { client } => self.compromised(client),
             Question::Move { locator, same_path } => return self.force_move(locator, *same_path, answer),
-            Question::Sessions => return self.gather(Part::Sessions, answer),
+            Question::Slots => return self.gather(Part::Slots, answer),
+            Question::MoveSlots(order) => return self.move_slots(*order, answer),
+            Question::Sessions => return self.gather_sessions(answer),
             Question::Counters => return self.gather(Part::Counters, answer),
             Question::Audit => Answer::Audit(self.parts.records.status()),
             Question::Metrics => return self.gather(Part::Metrics, answer),
         };
         // Whoever asked may have gone.
         let _ = answer.send(answer_now);
+    }
+
+    fn is_gathering(&self, part: Part) -> bool {
+        self.gatherings.iter().any(|gathering| gathering.part == part)
     }
 
     /// Asks all workers, unless they are being asked: then the operator gets the same answer.
@@ -534,7 +551,7 @@ impl SlowPath {
         self.gatherings.push(gathering);
         self.owners.tell_all(|| match part {
             Part::Sessions => Command::Views,
-            Part::Counters | Part::Metrics => Command::Counters,
+            Part::Counters | Part::Metrics | Part::Slots => Command::Counters,
         });
     }
 
@@ -549,6 +566,7 @@ impl SlowPath {
                     Answer::Counters(rows.filter(|row| row.value > 0).collect())
                 }
                 Gathered::Metrics(workers) => Answer::Metrics(self.metrics_page(&workers)),
+                Gathered::Slots(workers) => Answer::Slots(self.slot_rows(&workers)),
             });
         });
     }
@@ -631,11 +649,4 @@ fn send<P: AsRef<[u8]>>(
             tracing::debug!(%error, "a reply was not sent");
         }
     });
-}
-
-/// The steering of all slots to their owners.
-pub fn steer_slots(steering: &mut Steering, workers: usize) -> Result<(), crate::xdp::XdpError> {
-    SLOTS
-        .filter_map(Slot::new)
-        .try_for_each(|slot| steering.set_slot(slot.number(), Some(worker_of(slot, workers) as u32)))
 }

@@ -30,8 +30,7 @@ impl SlowPath {
     /// Ends a session (T19).
     pub(super) fn terminate(&mut self, session: &str) -> Answer {
         let Some(locator) = self.known(session) else { return unknown(session) };
-        let worker = self.owners.of(locator.slot());
-        self.owners.tell(worker, Command::Terminate { locator, reason: Reason::OperatorTerminated });
+        self.owners.tell_owner(locator.slot(), Command::Terminate { locator, reason: Reason::OperatorTerminated });
         Answer::Done
     }
 
@@ -43,8 +42,7 @@ impl SlowPath {
             return;
         };
         self.moves.push(Move { locator, answer, until: Instant::now() + PATIENCE });
-        let worker = self.owners.of(locator.slot());
-        self.owners.tell(worker, Command::Move { locator, same_path_ok });
+        self.owners.tell_owner(locator.slot(), Command::Move { locator, same_path_ok });
     }
 
     /// Whether an event answers an order to move.
@@ -93,8 +91,8 @@ impl SlowPath {
             "the key is flagged as compromised: its sessions end, and it is let in no more"
         );
         for locator in &sessions {
-            let worker = self.owners.of(locator.slot());
-            self.owners.tell(worker, Command::Policy { locator: *locator, change: PolicyChange::Compromised });
+            let command = Command::Policy { locator: *locator, change: PolicyChange::Compromised };
+            self.owners.tell_owner(locator.slot(), command);
         }
         Answer::Ended { sessions: sessions.len() }
     }

@@ -87,8 +87,7 @@ impl SlowPath {
                 break;
             }
             let Some((locator, change)) = self.parts.desk.poll_change() else { return false };
-            let worker = self.owners.of(locator.slot());
-            self.owners.tell(worker, Command::Policy { locator, change });
+            self.owners.tell_owner(locator.slot(), Command::Policy { locator, change });
         }
         self.parts.desk.has_changes()
     }

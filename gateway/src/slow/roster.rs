@@ -32,7 +32,6 @@ pub struct Roster {
 
 struct Entry {
     inner_index: u32,
-    worker: usize,
 }
 
 /// How outer addresses stand in records (PP87).
@@ -75,12 +74,24 @@ impl Roster {
     }
 
     /// Notes a session that is given to a worker.
-    pub fn birth(&mut self, birth: &Birth, worker: usize) {
-        self.sessions.insert(birth.locator, Entry { inner_index: birth.inner_index, worker });
+    pub fn birth(&mut self, birth: &Birth) {
+        self.sessions.insert(birth.locator, Entry { inner_index: birth.inner_index });
     }
 
-    /// Follows the life of a session, writes it to the log and says what it means for the steering.
-    pub fn follow(&mut self, event: &SessionEvent) -> Option<Steer> {
+    /// What it means for the steering that a session is that worker's now (SL-4).
+    pub fn handed_over(&self, session: Locator, worker: usize) -> Option<Steer> {
+        let index = self.sessions.get(&session)?.inner_index;
+        let holds = self.holders.get(&index) == Some(&session);
+        holds.then_some(Steer { index, worker: Some(worker) })
+    }
+
+    /// The names of all sessions.
+    pub fn locators(&self) -> impl Iterator<Item = Locator> + '_ {
+        self.sessions.keys().copied()
+    }
+
+    /// Follows the life of a session of that worker, writes it to the log and says what it means for the steering.
+    pub fn follow(&mut self, event: &SessionEvent, worker: usize) -> Option<Steer> {
         self.log(event);
         let transition = match &event.kind {
             EventKind::Transition(transition) => transition,
@@ -93,7 +104,7 @@ impl Roster {
         if transition.id == TransitionId::T01 {
             let entry = self.sessions.get(&event.locator)?;
             self.holders.insert(entry.inner_index, event.locator);
-            return Some(Steer { index: entry.inner_index, worker: Some(entry.worker) });
+            return Some(Steer { index: entry.inner_index, worker: Some(worker) });
         }
         if transition.to != State::Terminated {
             return None;
@@ -234,8 +245,8 @@ mod tests {
         SessionEvent { locator: session, client: CLIENT, kind: EventKind::Transition(transition) }
     }
 
-    fn born(roster: &mut Roster, session: Locator, inner_index: u32, worker: usize) {
-        roster.sessions.insert(session, Entry { inner_index, worker });
+    fn born(roster: &mut Roster, session: Locator, inner_index: u32) {
+        roster.sessions.insert(session, Entry { inner_index });
     }
 
     fn confirmed(session: Locator) -> SessionEvent {
@@ -249,30 +260,45 @@ mod tests {
     #[test]
     fn an_inner_address_is_steered_from_confirmation_to_the_end() {
         let mut roster = roster();
-        born(&mut roster, locator(1), 7, 1);
+        born(&mut roster, locator(1), 7);
         assert!(roster.knows(locator(1)));
-        assert_eq!(roster.follow(&confirmed(locator(1))), Some(Steer { index: 7, worker: Some(1) }));
-        assert_eq!(roster.follow(&ended(locator(1))), Some(Steer { index: 7, worker: None }));
+        assert_eq!(roster.follow(&confirmed(locator(1)), 1), Some(Steer { index: 7, worker: Some(1) }));
+        assert_eq!(roster.follow(&ended(locator(1)), 1), Some(Steer { index: 7, worker: None }));
         assert_eq!(roster.count(), 0);
     }
 
     #[test]
     fn a_session_that_never_was_confirmed_steers_nothing() {
         let mut roster = roster();
-        born(&mut roster, locator(1), 7, 1);
-        assert_eq!(roster.follow(&transition(locator(1), TransitionId::T02, State::Birth, State::Terminated)), None);
+        born(&mut roster, locator(1), 7);
+        let over = transition(locator(1), TransitionId::T02, State::Birth, State::Terminated);
+        assert_eq!(roster.follow(&over, 1), None);
         assert_eq!(roster.count(), 0);
     }
 
     #[test]
     fn hs8_the_end_of_a_replaced_session_leaves_the_address_to_its_successor() {
         let mut roster = roster();
-        born(&mut roster, locator(1), 7, 0);
-        roster.follow(&confirmed(locator(1)));
-        born(&mut roster, locator(2), 7, 1);
-        assert_eq!(roster.follow(&confirmed(locator(2))), Some(Steer { index: 7, worker: Some(1) }));
-        assert_eq!(roster.follow(&ended(locator(1))), None);
-        assert_eq!(roster.follow(&ended(locator(2))), Some(Steer { index: 7, worker: None }));
+        born(&mut roster, locator(1), 7);
+        roster.follow(&confirmed(locator(1)), 0);
+        born(&mut roster, locator(2), 7);
+        assert_eq!(roster.follow(&confirmed(locator(2)), 1), Some(Steer { index: 7, worker: Some(1) }));
+        assert_eq!(roster.follow(&ended(locator(1)), 0), None);
+        assert_eq!(roster.follow(&ended(locator(2)), 1), Some(Steer { index: 7, worker: None }));
+    }
+
+    #[test]
+    fn sl4_the_address_of_a_session_follows_it_to_another_worker_if_it_holds_it() {
+        let mut roster = roster();
+        born(&mut roster, locator(1), 7);
+        assert_eq!(roster.handed_over(locator(1), 1), None, "in BIRTH it has no address yet");
+        roster.follow(&confirmed(locator(1)), 0);
+        assert_eq!(roster.handed_over(locator(1), 1), Some(Steer { index: 7, worker: Some(1) }));
+        born(&mut roster, locator(2), 7);
+        roster.follow(&confirmed(locator(2)), 0);
+        assert_eq!(roster.handed_over(locator(1), 1), None, "HS-8: its successor has the address");
+        roster.follow(&ended(locator(2)), 0);
+        assert_eq!(roster.handed_over(locator(2), 1), None, "it ended on the way");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use jumpgate_common::{Family, parse_inside, parse_outer};
-use jumpgate_protocol::gateway::{AddressPool, Reply};
+use jumpgate_protocol::gateway::{AddressPool, Parcel, Reply, Title};
 use jumpgate_protocol::ident::{Arrival, Tuple};
 use jumpgate_protocol::limits::Bucket;
 use jumpgate_protocol::policy::Rate;
@@ -174,6 +174,16 @@ impl<S: Sessions> DataPath<S> {
     /// Forgets a peer's next hop. Its bindings keep theirs.
     pub fn forget_peer(&mut self, peer: IpAddr) {
         self.hops.set_route(peer, Arrival::NO_ROUTE);
+    }
+
+    /// Takes over a slot. Its sessions go by the next hops that are known here.
+    ///
+    /// # Errors
+    /// As [`Sessions::adopt`].
+    pub fn adopt(&mut self, now: Time, parcel: Parcel, title: Title) -> Result<(), Parcel> {
+        let Self { sessions, hops, .. } = self;
+        let route = |peer| Some(hops.route(peer)).filter(|route| *route != Arrival::NO_ROUTE);
+        sessions.adopt(now, parcel, title, &route)
     }
 
     /// The sessions.

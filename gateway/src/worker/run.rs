@@ -1,5 +1,6 @@
 //! The worker's loop: rounds, commands, timers, sleep.
 
+use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -7,12 +8,14 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use jumpgate_audit::ring::Publisher;
+use jumpgate_protocol::gateway::{Parcel, Title};
+use jumpgate_protocol::ident::Slot;
 use jumpgate_protocol::time::{Span, Time};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{DataPath, Sessions, Traffic, Verdict, WorkerCounters};
 use crate::clock;
-use crate::handover::{Command, Report, WorkerEnd};
+use crate::handover::{Command, Report, ReportOf, WorkerEnd};
 use crate::port::{FrameBatch, Kick, MAX_QUEUES, Role, WorkerPorts};
 use crate::sys::{Socket, Umem};
 
@@ -43,6 +46,10 @@ pub struct Worker<S: Sessions, K = Socket> {
     reports_waiting: bool,
     /// Takes the audit records of its sessions, if a trace is kept.
     records: Option<Publisher>,
+    /// A slot that came, for the next round: by the clock of this one its sessions might be older than they were.
+    arrived: Option<(Parcel, Title)>,
+    /// What is to be told of slots once all else is told. The slow path has a handful of them under way at most.
+    slots_told: VecDeque<ReportOf<S>>,
 }
 
 impl<S: Sessions, K: Kick> Worker<S, K> {
@@ -61,6 +68,8 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             stopping: false,
             reports_waiting: false,
             records: None,
+            arrived: None,
+            slots_told: VecDeque::new(),
         }
     }
 
@@ -97,7 +106,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
 
     /// One round: commands, due timers, a batch of every queue, reports. False if there was nothing to do.
     pub fn round(&mut self, now: Time) -> bool {
-        let mut busy = self.obey(now);
+        let mut busy = self.take_over(now) | self.obey(now);
         if self.path.sessions().next_timeout().is_some_and(|due| due <= now) {
             self.path.sessions_mut().timeout(now);
             busy = true;
@@ -170,6 +179,24 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
         true
     }
 
+    /// Takes over the slot that came in the last round, if one did.
+    fn take_over(&mut self, now: Time) -> bool {
+        let Some((parcel, title)) = self.arrived.take() else { return false };
+        let slot = parcel.slot();
+        let taken = self.path.adopt(now, parcel, title);
+        self.slots_told.push_back(if taken.is_ok() { Report::Adopted(slot) } else { Report::Fenced(slot) });
+        true
+    }
+
+    /// Gives a slot up. What its sessions recorded is published before the parcel leaves, so that the next owner's records
+    /// come after it (OB-07); while lost records are not declared that cannot be, and the slot stays.
+    fn release(&mut self, now: Time, slot: Slot) {
+        self.record(now);
+        let settled = self.records.as_ref().is_none_or(Publisher::is_settled);
+        let parcel = if settled { self.path.sessions_mut().release(now, slot) } else { None };
+        self.slots_told.push_back(parcel.map_or(Report::Kept(slot), Report::Released));
+    }
+
     /// Does what the slow path wants; false if it wants nothing.
     fn obey(&mut self, now: Time) -> bool {
         for obeyed in 0..COMMANDS_PER_ROUND {
@@ -196,6 +223,11 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 Command::Disclose(disclosure) => self.path.sessions_mut().keep_records(now, *disclosure),
                 Command::Resets(resets) => self.path.sessions_mut().set_resets(resets),
                 Command::TerminateAll { reason } => self.path.sessions_mut().terminate_all(now, reason),
+                Command::Release(slot) => self.release(now, slot),
+                Command::Adopt { parcel, title } => {
+                    self.arrived = Some((parcel, title));
+                    return true;
+                }
                 // If the queue is full the asker is too far behind to want an answer; it asks again.
                 Command::Views => {
                     self.end.send(Report::Views(self.path.sessions().views(now)));
@@ -229,6 +261,9 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 Report::Reply(reply)
             } else if let Some(missing) = self.path.poll_unresolved() {
                 Report::Unresolved { peer: missing.peer, route: missing.route }
+            } else if let Some(of_slot) = self.slots_told.pop_front() {
+                // Last of all: what came before tells of sessions that are another's then.
+                of_slot
             } else {
                 break;
             };

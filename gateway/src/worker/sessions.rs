@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
-use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
-use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::gateway::{Inner, Outbound, Parcel, PolicyChange, Reply, Title};
+use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
@@ -67,6 +67,19 @@ pub trait Sessions: Send + 'static {
 
     /// Ends every session.
     fn terminate_all(&mut self, now: Time, reason: Reason);
+
+    /// Gives up a slot with all of its sessions; none if it is another's, or if there are no slots.
+    fn release(&mut self, _: Time, _: Slot) -> Option<Parcel> {
+        None
+    }
+
+    /// Takes over a slot with all of its sessions; `route` is the next hop towards a peer, if it is known.
+    ///
+    /// # Errors
+    /// It is not this worker's by that title, or there are no slots: it comes back whole.
+    fn adopt(&mut self, _: Time, parcel: Parcel, _: Title, _: &dyn Fn(IpAddr) -> Option<u32>) -> Result<(), Parcel> {
+        Err(parcel)
+    }
 
     /// All sessions as the operator sees them.
     fn views(&self, now: Time) -> Vec<Self::View>;

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
-use jumpgate_protocol::gateway::{Birth, Inner, Outbound, PolicyChange, Reply, SessionEvent, SessionView, Shard};
-use jumpgate_protocol::ident::{Arrival, Locator};
+use jumpgate_protocol::gateway::{
+    Birth, Inner, Outbound, Parcel, PolicyChange, Reply, SessionEvent, SessionView, Shard, Title,
+};
+use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::time::Time;
@@ -78,6 +80,20 @@ impl Sessions for Shard {
 
     fn terminate_all(&mut self, now: Time, reason: Reason) {
         Self::terminate_all(self, now, reason);
+    }
+
+    fn release(&mut self, now: Time, slot: Slot) -> Option<Parcel> {
+        Self::release(self, now, slot)
+    }
+
+    fn adopt(
+        &mut self,
+        now: Time,
+        parcel: Parcel,
+        title: Title,
+        route: &dyn Fn(IpAddr) -> Option<u32>,
+    ) -> Result<(), Parcel> {
+        Self::adopt(self, now, parcel, title, route)
     }
 
     fn views(&self, now: Time) -> Vec<SessionView> {

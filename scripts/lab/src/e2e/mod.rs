@@ -16,6 +16,7 @@ mod quality;
 mod rekey;
 mod replay;
 mod sessions;
+mod slots;
 mod steering;
 mod strangers;
 mod trace;
@@ -51,6 +52,7 @@ const SIDE_BY_SIDE: &[&[Test]] = &[
     quality::TESTS,
     rekey::TESTS,
     steering::TESTS,
+    slots::TESTS,
     strangers::TESTS,
     replay::TESTS,
     forgery::TESTS,

@@ -81,7 +81,7 @@ fn mislead(lab: &Lab, entry: impl Fn(u32) -> u32, counter: &str) -> Result<()> {
 }
 
 fn wrong_worker(lab: &Lab) -> Result<()> {
-    mislead(lab, |worker| entry_of_worker(1 - worker), Reason::SessionNotFound.name())
+    mislead(lab, |worker| entry_of_worker(1 - worker), Reason::NotAuthoritativeOwner.name())
 }
 
 fn no_worker(lab: &Lab) -> Result<()> {

@@ -94,6 +94,11 @@ struct CounterRow {
     value: u64,
 }
 
+#[derive(Deserialize)]
+struct SlotRow {
+    slots: usize,
+}
+
 impl Session {
     /// Whether nothing happened to it: same identity, state, version, epoch and binding. Traffic may have.
     pub fn is_as(&self, before: &Self) -> bool {
@@ -221,6 +226,24 @@ impl Gateway {
     pub fn terminate(&self, locator: &str) -> Result<()> {
         let mut command = std::process::Command::new(&self.program);
         self.run.check(command.args(["terminate", locator, "--socket"]).arg(&self.socket), "").map(drop)
+    }
+
+    /// Orders something of its slots, as an operator would; gives what it said.
+    pub fn slots(&self, order: &[&str]) -> Result<String> {
+        let mut command = std::process::Command::new(&self.program);
+        self.run.check(command.arg("slots").args(order).arg("--socket").arg(&self.socket), "")
+    }
+
+    /// How many slots each worker owns.
+    pub fn slot_table(&self) -> Result<Vec<usize>> {
+        let text = self.ask("slots")?;
+        let rows: Vec<SlotRow> = serde_json::from_str(&text).with_context(|| format!("reading {text:?}"))?;
+        Ok(rows.into_iter().map(|row| row.slots).collect())
+    }
+
+    /// Where it answers operators.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
     }
 
     /// Memory that its process has resident, in bytes.
