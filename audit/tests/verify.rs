@@ -3,11 +3,11 @@
 mod support;
 
 use jumpgate_audit::verify::{Code, Input, Options, Report, Verdict, Violation, verify, verify_bytes};
-use jumpgate_protocol::audit::{Event, OwnNode};
+use jumpgate_protocol::audit::{Event, OwnNode, RestartAction};
 use jumpgate_protocol::machine::TransitionId;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::wire::Cause;
-use support::{Trace, full_life};
+use support::{Life, Trace, full_life};
 
 fn judge(text: &str) -> (Report, Vec<Violation>) {
     verify_bytes(text.as_bytes(), &Options::default())
@@ -157,6 +157,68 @@ fn ob09_a_crash_makes_a_trace_incomplete_and_its_sessions_lost() {
     let (report, violations) = judge_files(&[&first.text(), &second.text()], &Options::default());
     assert_eq!((report.verdict, violations), (Verdict::Incomplete, vec![]));
     assert_eq!((report.sessions.lost, report.sessions.open), (1, 1));
+}
+
+fn restart(trace: &mut Trace, action: RestartAction, reason: Reason) {
+    trace.worker = None;
+    trace.record(None, (Some(reason), None), Event::GatewayRestart { action, sessions: 1 });
+    trace.worker = Some(0);
+}
+
+/// A session that waits in VOLATILE, handed over, and the trace of the next run after a while that is longer than it may.
+fn over_a_restart() -> (Trace, Trace, Life) {
+    let mut first = Trace::gateway();
+    let mut life = first.attach(1);
+    first.unstable(&mut life);
+    first.wait(10);
+    restart(&mut first, RestartAction::HandedOver, Reason::OwnershipOk);
+    first.end();
+    let mut second = first.next_file("boot-2", 0);
+    second.wait(60_000);
+    (first, second, life)
+}
+
+#[test]
+fn k09_ow8_a_session_goes_on_in_the_next_run_without_a_second_birth_and_its_limits_fire_then() {
+    let (first, mut second, mut life) = over_a_restart();
+    restart(&mut second, RestartAction::TakenOver, Reason::OwnershipOk);
+    second.go(&mut life, TransitionId::T09, Reason::VolatilePersisted, Some(1));
+    second.wait(100);
+    second.finish(&mut life, TransitionId::T24, Reason::PeerTerminated);
+    second.end();
+    let options = Options { closed: true, ..Options::default() };
+    let (report, violations) = judge_files(&[&first.text(), &second.text()], &options);
+    assert_eq!((report.verdict, violations), (Verdict::Valid, vec![]), "{:?}", report.notes);
+    assert_eq!((report.sessions.seen, report.sessions.ended, report.sessions.lost), (1, 1, 0));
+    // A limit is not stretched further than that.
+    let (first, mut second, mut life) = over_a_restart();
+    restart(&mut second, RestartAction::TakenOver, Reason::OwnershipOk);
+    second.wait(1_000);
+    second.go(&mut life, TransitionId::T09, Reason::VolatilePersisted, Some(1));
+    let (report, violations) = judge_files(&[&first.text(), &second.text()], &Options::default());
+    assert_eq!(report.verdict, Verdict::Invalid);
+    assert_eq!(violations.iter().map(|one| one.code).collect::<Vec<_>>(), [Code::Time]);
+}
+
+#[test]
+fn k11_a_hand_over_that_was_refused_or_never_found_loses_its_sessions_and_nothing_revives_them() {
+    let (first, mut second, _) = over_a_restart();
+    restart(&mut second, RestartAction::Refused, Reason::AuthFail);
+    second.attach(2);
+    second.end();
+    let (report, violations) = judge_files(&[&first.text(), &second.text()], &Options::default());
+    assert_eq!((report.verdict, violations), (Verdict::Valid, vec![]), "{:?}", report.notes);
+    assert_eq!((report.sessions.lost, report.sessions.open), (1, 1));
+    let (first, mut second, _) = over_a_restart();
+    second.attach(2);
+    second.end();
+    let (report, violations) = judge_files(&[&first.text(), &second.text()], &Options::default());
+    assert_eq!((report.verdict, violations), (Verdict::Valid, vec![]), "the file was lost with the machine");
+    assert_eq!(report.sessions.lost, 1);
+    let (first, mut second, mut life) = over_a_restart();
+    second.go(&mut life, TransitionId::T09, Reason::VolatilePersisted, Some(1));
+    let (report, _) = judge_files(&[&first.text(), &second.text()], &Options::default());
+    assert_eq!(report.verdict, Verdict::Invalid, "it goes on, and nobody took it over");
 }
 
 #[test]

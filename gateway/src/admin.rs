@@ -42,6 +42,8 @@ pub enum Question {
     },
     /// Read the configuration file again (RL-2, RL-3).
     Reload,
+    /// Hand all sessions over to the next run, and end (OW-8).
+    Handover,
     /// Ask a session's client to move (T05).
     Move {
         /// Its locator, 16 hexadecimal digits.
@@ -104,6 +106,13 @@ pub enum Answer {
         clients: usize,
         /// Sessions that hear of it.
         sessions: usize,
+    },
+    /// The sessions wait for the next run; this one is about to end.
+    HandedOver {
+        /// How many.
+        sessions: usize,
+        /// The process that ends.
+        process: u32,
     },
     /// The sessions of a client were ended.
     Ended {

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use jumpgate_audit::cli::Trace;
@@ -20,6 +20,9 @@ use crate::{keyfile, run, tables};
 
 /// Where the configuration is if nothing else is said.
 const DEFAULT_CONFIG: &str = "/etc/jumpgate/gateway.toml";
+/// A gateway that handed its sessions over ends within milliseconds.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+const END_POLL: Duration = Duration::from_millis(5);
 /// Lines that a pipe may hand to `pubkey`: one key and its line end.
 const MAX_PIPED_KEY: u64 = 256;
 
@@ -95,6 +98,14 @@ enum Command {
     /// The file is checked whole first. If anything is wrong, sessions that run keep their policy, and new ones are
     /// refused until a valid file is loaded. Interfaces, addresses and threads need a restart.
     Reload {
+        #[command(flatten)]
+        gateway: GatewayArgument,
+    },
+    /// Hand all sessions of a running gateway over to the next one on this machine, and end it
+    ///
+    /// Returns when the process has ended. Start the next one at once: sessions, keys and bindings go on, and no client is
+    /// told anything. What was handed over is sealed, for this boot of the machine, and used once.
+    Handover {
         #[command(flatten)]
         gateway: GatewayArgument,
     },
@@ -269,6 +280,13 @@ impl Command {
                 }
                 other => Err(unexpected(&other)),
             },
+            Self::Handover { gateway } => match gateway.ask(&Question::Handover)? {
+                Answer::HandedOver { sessions, process } => {
+                    await_end(process)?;
+                    print(&format!("{sessions} session(s) wait for the next `jumpgate run`\n"))
+                }
+                other => Err(unexpected(&other)),
+            },
             Self::Move { locator, same_path, gateway } => match gateway.ask(&Question::Move { locator, same_path })? {
                 Answer::Done => print("its client was asked to move; `jumpgate sessions` shows where to\n"),
                 other => Err(unexpected(&other)),
@@ -311,6 +329,21 @@ impl GatewayArgument {
             answer => Ok(answer),
         }
     }
+}
+
+/// Waits for the end of a process that may be anybody's child: sockets, locks and interfaces are free then.
+fn await_end(process: u32) -> Result<(), Fault> {
+    let deadline = Instant::now() + END_PATIENCE;
+    // The state stands behind the name, which ends with the last parenthesis. A zombie holds nothing any more.
+    let runs = |stat: String| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']));
+    while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(runs) {
+        if Instant::now() >= deadline {
+            let problem = format!("the sessions are handed over, but process {process} does not end");
+            return Err(Fault::operator(problem, format!("kill -9 {process}, then start the next one at once")));
+        }
+        std::thread::sleep(END_POLL);
+    }
+    Ok(())
 }
 
 fn keygen(file: &Path) -> Result<(), Fault> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use jumpgate_protocol::audit::Disclosure;
-use jumpgate_protocol::gateway::{Parcel, PolicyChange, Reply, Title};
+use jumpgate_protocol::gateway::{Parcel, Part, PolicyChange, Reply, Title};
 use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::Reason;
@@ -88,6 +88,12 @@ pub enum Command<B> {
     Resets(Rate),
     /// What audit records disclose from now on. Sent only if they are kept.
     Disclose(Box<Disclosure>),
+    /// Nothing happens to any session from now on but what comes by this queue; tell when all that happened is reported.
+    Freeze,
+    /// Write all sessions down, frozen as they are.
+    HandOver,
+    /// Go on: the sessions stay here.
+    Thaw,
     /// End every session.
     TerminateAll {
         /// Why.
@@ -137,6 +143,10 @@ pub enum Report<E, V> {
     Adopted(Slot),
     /// The other answer: a superseded title. The sessions are lost; a defect of ours.
     Fenced(Slot),
+    /// The answer to [`Command::Freeze`]: all that happened before was reported before.
+    Frozen,
+    /// The answer to [`Command::HandOver`].
+    HandedOver(Part),
     /// The thread is about to end; nothing follows.
     Stopped,
 }

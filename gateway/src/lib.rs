@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod net;
 pub mod os_entropy;
 pub mod port;
+pub mod restart;
 pub mod run;
 pub mod slow;
 mod sync;

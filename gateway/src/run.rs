@@ -12,7 +12,7 @@
 //! | 5 | inside port: the pair, or a NIC | the pair is removed |
 //! | 6 | XDP programs loaded, slots steered, attached; DATA is dropped until there are sockets | detached |
 //! | 7 | AF_XDP sockets of all queues and workers | closed with the workers |
-//! | 8 | workers | stopped and joined |
+//! | 8 | sessions that the run before handed over, if it did; workers | stopped and joined |
 //! | 9 | slow path: next hops, handshakes | |
 
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jumpgate_protocol::entropy::{Entropy, SeededEntropy};
-use jumpgate_protocol::gateway::{DeskConfig, HandshakeDesk, Shard, ShardConfig};
+use jumpgate_protocol::gateway::{DeskConfig, HandshakeDesk, Heir, Shard, ShardConfig};
 use jumpgate_protocol::policy::{Policy, Rate};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,7 @@ use crate::metrics::{Endpoint, PortLabels};
 use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
 use crate::os_entropy::OsEntropy;
 use crate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role};
+use crate::restart::{Found, HandoverFile};
 use crate::slow::{Filter, InsideHop, Parts, Roster, STOP_PATIENCE, SlowPath, Sockets, steer_slots, worker_of};
 use crate::sys::ethtool;
 use crate::worker::{self, WorkerConfig};
@@ -180,7 +181,15 @@ impl Gateway {
         if config.audit.is_some() {
             desk.keep_records(now);
         }
-        let mut workers = spawn_workers(config, ports, &cpus, inner_mtu, &desk, &bell, &mut trace)?;
+        let mut roster = Roster::new(&config.clients, policy.observability.record_outer_addresses);
+        // As late as possible: what could fail before has not failed, and from here on the sessions are ours.
+        let mut crew: Vec<(usize, Vec<Heir>)> = cpus.iter().map(|cpu| (*cpu, Vec::new())).collect();
+        for heir in take_over(config, &mut desk) {
+            let worker = worker_of(heir.locator().slot(), crew.len());
+            roster.take_over(&heir);
+            crew[worker].1.push(heir);
+        }
+        let mut workers = spawn_workers(config, ports, crew, inner_mtu, &desk, &bell, &mut trace)?;
         let (trace, records) = trace.start()?;
         let slow = SlowPath::new(Parts {
             sockets,
@@ -188,7 +197,7 @@ impl Gateway {
             desk,
             workers: std::mem::take(&mut workers.ends),
             bell,
-            roster: Roster::new(&config.clients, policy.observability.record_outer_addresses),
+            roster,
             netlink,
             watcher,
             next_hops: NextHops::new(outside.link.index, outside.link.mac),
@@ -366,36 +375,64 @@ fn new_desk(config: &Config, policy: &Arc<Policy>, inner_mtu: u32, endpoints: &[
     HandshakeDesk::new(desk, Box::new(OsEntropy), clock::now())
 }
 
+/// Starts a worker on each CPU, with the sessions that it goes on with.
 fn spawn_workers(
     config: &Config,
     ports: Ports,
-    cpus: &[usize],
+    crew: Vec<(usize, Vec<Heir>)>,
     inner_mtu: u32,
     desk: &HandshakeDesk,
     bell: &Arc<Doorbell>,
     trace: &mut Trace,
 ) -> Result<Workers, Fault> {
     let pool = config.inside.pool.addresses();
-    let resets = resets_share(&config.policy, cpus.len());
+    let count = crew.len();
+    let resets = resets_share(&config.policy, count);
     let mut workers = Workers { threads: Vec::new(), ends: Vec::new() };
-    for (cpu, ports) in cpus.iter().zip(ports.into_workers()) {
+    for ((cpu, heirs), ports) in crew.into_iter().zip(ports.into_workers()) {
         let mut shard = Shard::new(
             ShardConfig { pool: *pool, reset_key: desk.reset_key(), resets },
             Box::new(seeded()),
             clock::now(),
         );
-        shard.keep_slots(|slot| worker_of(slot, cpus.len()) == usize::from(ports.worker()));
+        shard.keep_slots(|slot| worker_of(slot, count) == usize::from(ports.worker()));
         let records = trace.attach_worker(ports.worker());
         if records.is_some() {
             shard.keep_records(clock::now(), desk.disclosure());
         }
+        heirs.into_iter().for_each(|heir| shard.take_over(clock::now(), heir));
         let (slow_end, worker_end) = link::<Shard>(bell, ports.bell());
         let inner_mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
-        let worker = WorkerConfig { cpu: Some(*cpu), pool: *pool, inner_mtu };
+        let worker = WorkerConfig { cpu: Some(cpu), pool: *pool, inner_mtu };
         workers.threads.push(worker::spawn(worker, ports, shard, worker_end, records).map_err(Fault::ours)?);
         workers.ends.push(slow_end);
     }
     Ok(workers)
+}
+
+/// The sessions of the run before, if it handed them over; whole or not at all (OW-10). A gateway without them runs all
+/// the same: their clients learn by SESSION_RESET that they are gone.
+fn take_over(config: &Config, desk: &mut HandshakeDesk) -> Vec<Heir> {
+    let place = HandoverFile::beside(&config.admin_socket);
+    let refused = |problem: &dyn std::fmt::Display| {
+        let file = place.path();
+        tracing::error!(file = %file.display(), %problem, "CRITICAL: the sessions of the run before are lost");
+        Vec::new()
+    };
+    match place.take() {
+        Ok(None) => Vec::new(),
+        Ok(Some(Found { sealed, circumstances })) => match desk.take_over(&circumstances, sealed) {
+            Ok(heirs) => {
+                announce(&format!("{} session(s) go on from the run before", heirs.len()));
+                heirs
+            }
+            Err(error) => refused(&error),
+        },
+        Err(error) => {
+            desk.record_lost_hand_over(clock::now());
+            refused(&error)
+        }
+    }
 }
 
 /// RF-3 wants one limiter for the gateway; each worker gets its share of it.

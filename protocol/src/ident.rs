@@ -3,6 +3,8 @@
 use core::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::stored::{Damaged, Reader, Stored, Writer, stored};
+
 /// Slots of the steering table; the high 12 bits of a locator (SL-2).
 pub const SLOT_COUNT: usize = 4096;
 /// Bits of a locator below the slot.
@@ -97,6 +99,23 @@ impl Tuple {
         unicast && self.peer.port() != 0 && self.local.is_ipv4() == self.peer.is_ipv4()
     }
 }
+
+stored! { Tuple { local, peer } }
+
+/// Names that are one value.
+macro_rules! stored_names {
+    ($($Name:ident)+) => {$(
+        impl Stored for $Name {
+            fn store(&self, out: &mut Writer) {
+                self.0.store(out);
+            }
+            fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+                Ok(Self(Stored::load(from)?))
+            }
+        }
+    )+};
+}
+stored_names! { SessionIdentity Locator TransportId PublicKey }
 
 impl fmt::Display for Locator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,8 +7,14 @@ use crate::ident::{Locator, SessionIdentity};
 use crate::keys::{EpochKeys, KeyLimits, Root, Side};
 use crate::reason::Reason;
 use crate::replay::ReplayWindow;
+use crate::stored::{Damaged, Reader, Stored, Writer};
 use crate::time::{Span, Time};
 use crate::wire::{self, Body, ControlPacket, Header, MessageType, RekeyAck, RekeyInit};
+
+/// How far every sending counter moves ahead when a session goes on in another run of its gateway (KY-9). More than a
+/// gateway can seal between the moment it writes its sessions down and its end, and nothing beside the 2^60 packets of a
+/// key.
+pub(crate) const COUNTER_ADVANCE: u64 = 1 << 20;
 
 /// A rekey that is complete: the peer has shown that it has the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +73,45 @@ impl KeyRing {
     ) -> Self {
         let current = KeySet::derive(&root, 0, &identity, side, window_bits);
         Self { current, next: None, previous: None, unconfirmed: None, root, identity, side, window_bits, limits }
+    }
+
+    /// For the sealed hand-over of a gateway (KY-9). Previous keys, which only receive what is late, stay behind: their root
+    /// is erased (KY-3).
+    pub(crate) fn store(&self, out: &mut Writer) {
+        let Self { current, next, previous: _, unconfirmed: _, root, identity, side: _, window_bits: _, limits: _ } =
+            self;
+        identity.store(out);
+        current.store(root, out);
+        next.is_some().store(out);
+        if let Some(next) = next {
+            next.trigger.store(out);
+            next.set.store(&next.root, out);
+        }
+    }
+
+    /// What [`KeyRing::store`] wrote.
+    pub(crate) fn load(from: &mut Reader<'_>, limits: KeyLimits) -> Result<Self, Damaged> {
+        let side = Side::Gateway;
+        let identity = Stored::load(from)?;
+        let (current, root) = KeySet::load(from, &identity, side)?;
+        let next = bool::load(from)?.then(|| {
+            let trigger = Stored::load(from)?;
+            let (set, root) = KeySet::load(from, &identity, side)?;
+            let follows = current.epoch.checked_add(1) == Some(set.epoch);
+            if follows { Ok(Box::new(Next { set, root, trigger })) } else { Err(Damaged) }
+        });
+        let next = next.transpose()?;
+        let window_bits = current.window.bits() as usize;
+        Ok(Self { current, next, previous: None, unconfirmed: None, root, identity, side, window_bits, limits })
+    }
+
+    /// Another run of the gateway goes on with these keys: no counter that the one before can have used is used again,
+    /// whatever it sealed after it wrote them down (KY-9, INV-36).
+    pub(crate) fn advance(&mut self) {
+        let next = self.next.as_mut().map(|next| &mut next.set);
+        for set in [&mut self.current].into_iter().chain(next) {
+            set.data_sent = set.data_sent.saturating_add(COUNTER_ADVANCE);
+        }
     }
 
     /// The key epoch that is sent with.
@@ -255,6 +300,22 @@ impl KeySet {
         Self { epoch, keys, data_sent: 0, window: ReplayWindow::new(window_bits), failures: 0 }
     }
 
+    fn store(&self, root: &Root, out: &mut Writer) {
+        let Self { epoch, keys: _, data_sent, window, failures } = self;
+        (*epoch, *data_sent).store(out);
+        root.store(out);
+        window.store(out);
+        failures.store(out);
+    }
+
+    fn load(from: &mut Reader<'_>, identity: &SessionIdentity, side: Side) -> Result<(Self, Root), Damaged> {
+        let (epoch, data_sent) = Stored::load(from)?;
+        let root = Root::load(from)?;
+        let keys = EpochKeys::derive(&root, epoch, identity, side);
+        let set = Self { epoch, keys, data_sent, window: Stored::load(from)?, failures: Stored::load(from)? };
+        Ok((set, root))
+    }
+
     #[inline]
     const fn byte(&self) -> u8 {
         self.epoch as u8
@@ -319,6 +380,34 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 3 * 300 * 3 * 2);
+    }
+
+    #[test]
+    fn ky9_rk3_a_ring_that_was_written_down_goes_on_with_other_nonces_and_with_the_keys_that_wait() {
+        let (mut client, mut gateway) = (ring(1, Side::Client), ring(1, Side::Gateway));
+        let mut seen: HashSet<_> = (0..5).map(|_| keystream(&mut gateway).unwrap()).collect();
+        let mut entropy = SeededEntropy::new(9);
+        let (ours, theirs) = (EphemeralSecret::generate(&mut entropy), EphemeralSecret::generate(&mut entropy));
+        let init = RekeyInit { next_epoch: 1, ephemeral: ours.public(), trigger: Reason::RekeyTimeElapsed };
+        let ack = RekeyAck { echo: 1, next_epoch: 1, ephemeral: theirs.public(), status: None };
+        gateway.prepare(&theirs.agree(&init.ephemeral).unwrap(), &init, &ack);
+        client.prepare(&ours.agree(&ack.ephemeral).unwrap(), &init, &ack);
+        client.adopt();
+        let mut out = Writer::default();
+        gateway.store(&mut out);
+        let bytes = out.finish();
+        let mut from = Reader::new(&bytes).unwrap();
+        let mut next = KeyRing::load(&mut from, KeyLimits::SUITE_1).unwrap();
+        from.end().unwrap();
+        next.advance();
+        // The old run may seal on for a while; nothing that the new one seals is the same (INV-36).
+        seen.extend((0..500).map(|_| keystream(&mut gateway).unwrap()));
+        assert!((0..500).all(|_| seen.insert(keystream(&mut next).unwrap())));
+        let mut packet = [0; 64 + DATA_OVERHEAD];
+        client.seal_data(Locator(7), 0, &mut packet).unwrap();
+        let header = Header::parse(&packet).unwrap();
+        assert!(next.open_data(&header, &mut packet, Time::ZERO).is_ok(), "under the keys that waited");
+        assert!(next.heard(1, Span::ZERO, Time::ZERO).is_some_and(|rekeyed| rekeyed.key_epoch == 1));
     }
 
     #[test]

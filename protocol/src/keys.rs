@@ -5,6 +5,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::crypto::{Aead, AuthError, KEY_LEN, KeyPair, SharedSecret, StaticSecret};
 use crate::entropy::Entropy;
 use crate::ident::SessionIdentity;
+use crate::stored::{Damaged, Reader, Stored, Writer};
 use crate::wire::{Body, RekeyAck, RekeyInit};
 
 /// How much may be done with one key (KY-6). Not a policy: no configuration raises it.
@@ -71,6 +72,26 @@ impl Root {
         ack.emit(&mut ack_bytes);
         transcript.update(&init_bytes).update(&ack_bytes);
         Self(derive(context::NEXT_ROOT, &[&self.0, &shared.0, transcript.finalize().as_bytes()]))
+    }
+}
+
+/// Only gateways hand over.
+impl Stored for Side {
+    fn store(&self, out: &mut Writer) {
+        (*self == Self::Client).store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        if bool::load(from)? { Err(Damaged) } else { Ok(Self::Gateway) }
+    }
+}
+
+/// For the sealed hand-over alone (KY-9).
+impl Stored for Root {
+    fn store(&self, out: &mut Writer) {
+        self.0.store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Self(Stored::load(from)?))
     }
 }
 

@@ -37,5 +37,6 @@ pub mod machine;
 pub mod policy;
 pub mod reason;
 pub mod replay;
+mod stored;
 pub mod time;
 pub mod wire;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use crate::policy::Rate;
+use crate::stored::stored;
 use crate::time::{Span, Time};
 
 /// Tokens are kept in millionths, so that microseconds times tokens per second need no division.
@@ -17,6 +18,8 @@ pub struct Bucket {
     level: u64,
     filled_at: Time,
 }
+
+stored! { Bucket { level, filled_at } }
 
 impl Bucket {
     /// A full bucket.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::stored::{Damaged, Reader, Stored, Writer};
+
 /// How a code may be used (§4, column "Use").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
@@ -182,6 +184,15 @@ impl Reason {
     /// Position in [`Reason::ALL`]: the index of its counter.
     pub fn index(self) -> usize {
         Self::ALL.binary_search(&self).unwrap_or(0)
+    }
+}
+
+impl Stored for Reason {
+    fn store(&self, out: &mut Writer) {
+        self.number().store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Self::from_number(u16::load(from)?).ok_or(Damaged)
     }
 }
 

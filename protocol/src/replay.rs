@@ -1,9 +1,12 @@
 //! The sliding window that accepts each counter once (§7, AR-1 lane Q and AR-3).
 
 use crate::reason::Reason;
+use crate::stored::{Damaged, Reader, Stored, Writer};
 
 /// Bits of one word of the bitmap.
 const WORD_BITS: u64 = u64::BITS as u64;
+/// Words of the largest window that a policy can ask for (PP62).
+const WORDS_MAX: usize = 65_536 / WORD_BITS as usize;
 
 /// Which of the last `bits` counters were seen. Counters start at 1; 0 was never valid (AR-2).
 ///
@@ -121,8 +124,32 @@ impl ReplayWindow {
         (word, 1 << (counter % WORD_BITS))
     }
 
-    const fn bits(&self) -> u64 {
+    /// Counters that it looks back over.
+    pub(crate) const fn bits(&self) -> u64 {
         self.size as u64 * WORD_BITS
+    }
+}
+
+impl Stored for ReplayWindow {
+    fn store(&self, out: &mut Writer) {
+        out.count(self.size);
+        self.words.is_empty().store(out);
+        self.words.iter().for_each(|word| word.store(out));
+        self.highest.store(out);
+        self.received.store(out);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let size = u32::load(from)? as usize;
+        if !size.is_power_of_two() || size > WORDS_MAX {
+            return Err(Damaged);
+        }
+        let empty = bool::load(from)?;
+        let words = (0..if empty { 0 } else { size }).map(|_| u64::load(from)).collect::<Result<Box<[u64]>, _>>()?;
+        let window = Self { words, size, highest: u64::load(from)?, received: u64::load(from)? };
+        // Without a mark there is nothing, and with one there is a highest.
+        let unmarked = window.highest == 0 && window.received == 0;
+        if empty == unmarked && (empty || window.highest > 0) { Ok(window) } else { Err(Damaged) }
     }
 }
 

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
 
+use crate::stored::{Damaged, Reader, Stored, Writer};
+
 /// Timer resolution in milliseconds: a timer never fires early and at most one tick late (§1, "tick").
 pub const TICK_MS: u64 = 10;
 
@@ -74,6 +76,24 @@ impl Span {
     /// `self * factor`, saturating.
     pub const fn times(self, factor: u64) -> Self {
         Self(self.0.saturating_mul(factor))
+    }
+}
+
+impl Stored for Time {
+    fn store(&self, out: &mut Writer) {
+        self.0.store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Self(u64::load(from)?))
+    }
+}
+
+impl Stored for Span {
+    fn store(&self, out: &mut Writer) {
+        self.0.store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Ok(Self(u64::load(from)?))
     }
 }
 

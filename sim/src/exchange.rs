@@ -21,6 +21,7 @@ use crate::world::{Happening, World, gateway_address};
 impl World {
     pub(crate) fn happen(&mut self, what: Happening) {
         match what {
+            Happening::ToGateway { .. } if self.absent_since.is_some() => {}
             Happening::ToGateway { from, packet, forged } => self.gateway_receives(from, packet, forged),
             Happening::ToClient { client, path, packet, forged } => self.client_receives(client, path, packet, forged),
             Happening::SlotArrives { slot } => self.slot_arrives(slot),

@@ -20,6 +20,11 @@ impl World {
         let clients = known.filter_map(|(index, key)| Some((key, entry(index)?))).collect();
         self.desk.reload(self.now, Arc::new(policy.clone()), clients);
         self.checker.also_allow(policy);
+        self.tell_changes();
+    }
+
+    /// Every session hears of the policy that is in force now.
+    pub(crate) fn tell_changes(&mut self) {
         while let Some((locator, change)) = self.desk.poll_change() {
             self.order(locator, change);
         }

@@ -55,6 +55,11 @@ impl Timer {
         (age > allowed).then_some(age)
     }
 
+    /// It could not run out before that time.
+    pub(super) fn stretch(&mut self, now_ms: u64) {
+        self.bound_ms = self.bound_ms.max(now_ms.saturating_sub(self.since_ms));
+    }
+
     /// Whether it still runs at that time, beyond doubt.
     pub(super) fn is_running(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.since_ms).saturating_add(ROUNDING_MS) < self.bound_ms

@@ -168,6 +168,7 @@ impl<F: FnMut(Violation)> Run<'_, F> {
         match seen.session {
             Some(fields) if usable => self.sessions.record(&seen, fields, begins_late, slack, &mut complaints),
             None if seen.row.name == "AuditGap" => self.sessions.ring_gap(&seen),
+            None if seen.row.name == "GatewayRestart" && usable => self.sessions.restart(&seen),
             _ => {}
         }
         if seen.row.name == "AuditGap" {

@@ -188,6 +188,14 @@ impl Session {
         }
     }
 
+    /// Its gateway was away and is back: what fell due meanwhile is due now.
+    pub(super) fn thawed(&mut self, now_ms: u64) {
+        let timers = [&mut self.lifetime, &mut self.stay, &mut self.transportless];
+        timers.into_iter().flatten().for_each(|timer| timer.stretch(now_ms));
+        // The next run has other workers, and counts the moves between them anew.
+        (self.worker, self.fencing_epoch) = (None, 0);
+    }
+
     fn transition(&mut self, seen: &Seen<'_>, fields: SessionFields, slack: Slack, complaints: &mut Vec<Complaint>) {
         self.close(complaints);
         self.in_time(seen.ts_ms, slack, complaints);

@@ -21,6 +21,8 @@ pub(super) struct Sessions {
     ended_order: VecDeque<(Role, SessionIdentity)>,
     /// Lost records of each worker that no session's own gap accounts for: sessions may miss some of them.
     unaccounted: HashMap<Option<u64>, u64>,
+    /// A gateway wrote its sessions down for the next run, and that has not said yet what became of them.
+    handed_over: bool,
     counts: Counts,
 }
 
@@ -56,6 +58,10 @@ impl Sessions {
         slack: Slack,
         complaints: &mut Vec<Complaint>,
     ) {
+        if self.handed_over {
+            // The next run lives without them.
+            self.crashed();
+        }
         if seen.row.name == "AuditGap" {
             return self.session_gap(seen, fields, complaints);
         }
@@ -92,8 +98,22 @@ impl Sessions {
         *lost = lost.saturating_add(count);
     }
 
-    /// The process ended without ChainEnd: its sessions are gone with it (OW-9).
+    /// A step of a planned restart (OW-8).
+    pub(super) fn restart(&mut self, seen: &Seen<'_>) {
+        match seen.object.text("action") {
+            Some("handed_over") => self.handed_over = true,
+            Some("refused") => self.crashed(),
+            _ => {
+                self.handed_over = false;
+                // Limits that fell due while nobody ran fire now (OW-4).
+                self.live.values_mut().for_each(|session| session.thawed(seen.ts_ms));
+            }
+        }
+    }
+
+    /// The process ended without ChainEnd, or what it handed over is lost: its sessions are gone with it (OW-9, OW-10).
     pub(super) fn crashed(&mut self) {
+        self.handed_over = false;
         self.counts.lost += self.live.len() as u64;
         let keys: Vec<_> = self.live.drain().map(|(key, _)| key).collect();
         keys.into_iter().for_each(|key| self.remember(key));
@@ -107,6 +127,10 @@ impl Sessions {
         slack: Slack,
         mut complain: impl FnMut(SessionIdentity, Vec<Complaint>),
     ) {
+        if self.handed_over {
+            // They wait for the next run, whose records are not given.
+            return;
+        }
         let mut open: Vec<_> = self.live.values_mut().collect();
         open.sort_by_key(|session| session.id.0);
         for session in open {

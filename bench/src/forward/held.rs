@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use jumpgate::worker::Sessions;
 use jumpgate_protocol::audit::{Disclosure, Record};
-use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply};
+use jumpgate_protocol::gateway::{Inner, Outbound, Part, PolicyChange, Reply};
 use jumpgate_protocol::ident::{Arrival, Locator};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
@@ -169,6 +169,10 @@ impl<S: Sessions> Sessions for Held<S> {
 
     fn terminate_all(&mut self, now: Time, reason: Reason) {
         self.0.terminate_all(now, reason);
+    }
+
+    fn hand_over(&self) -> Part {
+        self.0.hand_over()
     }
 
     fn views(&self, now: Time) -> Vec<S::View> {

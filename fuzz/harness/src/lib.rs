@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`wire`], [`frames`], [`policy`] | parsers: bytes in, a value or a refusal out |
 //! | [`handshake`] | the gateway's half of the handshake, behind a valid gate MAC |
+//! | [`handover`] | what a gateway reads of the run before, under a good seal and a broken one |
 //! | [`session`] | the gateway's sessions, by a peer that holds the keys |
 //! | [`client`] | the client, by a gateway that holds the keys |
 //! | [`world`] | both, over a network that the script controls |
@@ -24,6 +25,7 @@ pub mod corpus;
 pub mod files;
 pub mod frames;
 pub mod gateway;
+pub mod handover;
 pub mod handshake;
 pub mod mutate;
 pub mod policy;
@@ -55,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     target("frames", "Ethernet frames, as XDP and workers read them", frames::run, frames::seeds, 256),
     target("policy", "policy snapshots and requests to narrow", policy::run, policy::seeds, 700),
     target("handshake", "HELLO_INIT behind a valid gate MAC", handshake::run, handshake::seeds, 1_500),
+    target("handover", "what a gateway hands over to its next run", handover::run, handover::seeds, 2_000),
     target("session", "a live session at the gateway", session::run, session::seeds, 2_000),
     target("client", "a live session at the client", client::run, client::seeds, 2_000),
     target("world", "both ends and the network between them", world::run, world::seeds, 600),

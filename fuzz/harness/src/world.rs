@@ -103,7 +103,12 @@ fn play(world: &mut World, config: &WorldConfig, code: u8, script: &mut Script<'
         }
         operation::CONNECT => world.connect(client),
         // Rare, since it ends every session.
-        operation::RESTART if script.byte() > 250 => world.restart_gateway(&config.policy),
+        operation::RESTART => match script.byte() {
+            251.. => world.restart_gateway(&config.policy),
+            // As planned, and nothing ends.
+            201.. => world.hand_over(&config.policy, Span::from_millis(u64::from(who))),
+            _ => {}
+        },
         _ => {}
     }
 }

@@ -54,6 +54,7 @@ explore! {
     a14_frames_of_any_bytes_are_steered_whole_or_not_at_all "frames",
     a14_policies_of_any_bytes_are_valid_or_refused "policy",
     a14_hellos_of_any_bytes_are_refused_or_become_one_session "handshake",
+    a14_a_hand_over_of_any_bytes_is_taken_whole_and_goes_on_or_not_at_all "handover",
     a14_no_peer_with_or_without_keys_breaks_an_invariant_at_the_gateway "session",
     a14_no_gateway_with_or_without_keys_breaks_an_invariant_at_the_client "client",
     a14_no_network_breaks_an_invariant_between_both "world",

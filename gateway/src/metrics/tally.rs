@@ -103,6 +103,12 @@ impl Tally {
     pub fn follow(&mut self, worker: usize, event: &SessionEvent) {
         match &event.kind {
             EventKind::Created => self.birth(worker, event.locator),
+            EventKind::TakenOver { state, version, since, created, .. } => {
+                let bound_at = (*state != State::Birth).then_some(*created);
+                let standing =
+                    Standing { worker, state: *state, since: *since, version: *version, bound_at, trouble: None };
+                self.standings.insert(event.locator, standing);
+            }
             EventKind::Transition(transition) => self.transition(event.locator, transition),
             EventKind::Validated { .. } => self.validated += 1,
             EventKind::Rekeyed { trigger, .. } => *self.rekeyed.entry(*trigger).or_default() += 1,

@@ -11,6 +11,7 @@ mod inside_hop;
 mod orders;
 mod owners;
 mod reload;
+mod restart;
 mod roster;
 mod slots;
 mod sockets;
@@ -47,6 +48,7 @@ use crate::xdp::Steering;
 
 use gathering::{Gathered, Gathering, Part};
 use orders::Move;
+use restart::Restart;
 use slots::Transfers;
 
 pub use filter::{Filter, Refused, Request};
@@ -142,6 +144,10 @@ pub struct SlowPath {
     /// Workers whose threads have ended.
     ended: HashSet<usize>,
     stopping: bool,
+    /// A planned restart that is being prepared.
+    restart: Option<Restart>,
+    /// The sessions are the next run's: this one ends without a word.
+    handed_over: bool,
 }
 
 impl SlowPath {
@@ -165,6 +171,8 @@ impl SlowPath {
             transfers: Transfers::default(),
             ended: HashSet::new(),
             stopping: false,
+            restart: None,
+            handed_over: false,
             parts,
         };
         slow.tell_inside_hop();
@@ -182,7 +190,8 @@ impl SlowPath {
     ) -> Result<(), Fault> {
         let served = self.serve(&mut questions, stop, None).await;
         self.stopping = true;
-        if self.parts.roster.count() > 0 {
+        self.thaw();
+        if self.parts.roster.count() > 0 && !self.handed_over {
             tracing::info!(sessions = self.parts.roster.count(), "telling the clients that the gateway stops");
             self.owners.tell_all(|| Command::TerminateAll { reason: Reason::GatewayShutdown });
             // Whatever fails now: the end is near anyway.
@@ -211,6 +220,9 @@ impl SlowPath {
                 // Its sessions are gone. A service manager restarts a gateway that ends, not one that lives on by half.
                 return Err(Fault::ours(format!("worker {:?} ended by a panic", self.ended)));
             }
+            if self.handed_over {
+                return Ok(());
+            }
             if let Some(slot) = self.transfers.lost() {
                 return Err(Fault::ours(format!("no worker has the sessions of slot {} any more", slot.number())));
             }
@@ -220,7 +232,7 @@ impl SlowPath {
             tokio::select! {
                 _ = stop.recv() => return Ok(()),
                 ready = self.bell.readable() => ready.map_err(Fault::ours)?.clear_ready(),
-                ready = self.parts.sockets.readable() => {
+                ready = self.parts.sockets.readable(), if self.restart.is_none() => {
                     ready.map_err(Fault::ours)?;
                     self.take_datagrams();
                 }
@@ -245,7 +257,8 @@ impl SlowPath {
         let answers = self.gatherings.iter().map(|gathering| gathering.until).min();
         let moves = self.moves.iter().map(|one| one.until).min();
         let slots = self.transfers.until();
-        [retry, deadline, self.tables_due, answers, moves, slots]
+        let restart = self.restart.as_ref().map(|restart| restart.until);
+        [retry, deadline, self.tables_due, answers, moves, slots, restart]
             .into_iter()
             .flatten()
             .fold(self.neighbours_due, Instant::min)
@@ -259,6 +272,7 @@ impl SlowPath {
         self.finish_gatherings(|gathering| now >= gathering.until);
         self.expire_moves(now);
         self.transfers.tell_progress(now);
+        self.expire_restart(now);
         if now >= self.neighbours_due {
             self.neighbours_due = now + NEIGHBOUR_CHECK;
             let doubtful: Vec<_> = self.parts.next_hops.doubtful().collect();
@@ -368,6 +382,8 @@ impl SlowPath {
                     Report::Kept(slot) => self.slot_kept(worker, slot),
                     Report::Adopted(slot) => self.slot_adopted(worker, slot),
                     Report::Fenced(slot) => self.transfers.lose(slot),
+                    Report::Frozen => self.frozen(worker),
+                    Report::HandedOver(part) => self.written(worker, part),
                     Report::Stopped => {
                         self.ended.insert(worker);
                     }
@@ -391,6 +407,12 @@ impl SlowPath {
             && let Some(binding) = transition.active
         {
             self.parts.next_hops.follow(binding.tuple.peer.ip(), changes);
+        }
+        if let EventKind::TakenOver { peer: Some(peer), .. } = &event.kind {
+            let (peer, route) = (peer.ip(), self.parts.next_hops.follow(peer.ip(), changes));
+            if route != Arrival::NO_ROUTE {
+                changes.push(Change::Peer { peer, route });
+            }
         }
         self.settle_moves(event);
         if let Some(steer) = self.parts.roster.follow(event, worker) {
@@ -527,6 +549,7 @@ impl SlowPath {
             Question::Move { locator, same_path } => return self.force_move(locator, *same_path, answer),
             Question::Slots => return self.gather(Part::Slots, answer),
             Question::MoveSlots(order) => return self.move_slots(*order, answer),
+            Question::Handover => return self.begin_restart(answer),
             Question::Sessions => return self.gather_sessions(answer),
             Question::Counters => return self.gather(Part::Counters, answer),
             Question::Audit => Answer::Audit(self.parts.records.status()),

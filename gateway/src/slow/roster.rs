@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 
-use jumpgate_protocol::gateway::{Birth, EventKind, SessionEvent, SessionView};
+use jumpgate_protocol::gateway::{Birth, EventKind, Heir, SessionEvent, SessionView};
 use jumpgate_protocol::ident::{Locator, PublicKey};
 use jumpgate_protocol::machine::{State, Transition, TransitionId};
 use jumpgate_protocol::reason::Reason;
@@ -90,6 +90,11 @@ impl Roster {
         self.sessions.keys().copied()
     }
 
+    /// Notes a session that came from the run before.
+    pub fn take_over(&mut self, heir: &Heir) {
+        self.sessions.insert(heir.locator(), Entry { inner_index: heir.inner_index() });
+    }
+
     /// Follows the life of a session of that worker, writes it to the log and says what it means for the steering.
     pub fn follow(&mut self, event: &SessionEvent, worker: usize) -> Option<Steer> {
         self.log(event);
@@ -99,12 +104,11 @@ impl Roster {
                 self.sessions.remove(&event.locator);
                 return None;
             }
+            EventKind::TakenOver { holds_address: true, .. } => return self.hold_address(event.locator, worker),
             _ => return None,
         };
         if transition.id == TransitionId::T01 {
-            let entry = self.sessions.get(&event.locator)?;
-            self.holders.insert(entry.inner_index, event.locator);
-            return Some(Steer { index: entry.inner_index, worker: Some(worker) });
+            return self.hold_address(event.locator, worker);
         }
         if transition.to != State::Terminated {
             return None;
@@ -115,6 +119,12 @@ impl Roster {
             self.holders.remove(&entry.inner_index);
             Steer { index: entry.inner_index, worker: None }
         })
+    }
+
+    fn hold_address(&mut self, session: Locator, worker: usize) -> Option<Steer> {
+        let entry = self.sessions.get(&session)?;
+        self.holders.insert(entry.inner_index, session);
+        Some(Steer { index: entry.inner_index, worker: Some(worker) })
     }
 
     /// A session for an operator's table.
@@ -153,6 +163,9 @@ impl Roster {
         let (session, client) = (event.locator, self.name(&event.client));
         match &event.kind {
             EventKind::Created => tracing::debug!(%session, client, "created"),
+            EventKind::TakenOver { state, version, .. } => {
+                tracing::debug!(%session, client, %state, version, "goes on from the run before");
+            }
             EventKind::Transition(transition) => self.log_transition(session, client, transition),
             EventKind::Validated { epoch } => tracing::debug!(%session, client, epoch, "path validated"),
             EventKind::RecoveryComplete { epoch } => tracing::debug!(%session, client, epoch, "recovery complete"),

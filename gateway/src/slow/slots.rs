@@ -82,6 +82,11 @@ impl Transfers {
         self.order.as_ref().filter(|order| order.answer.is_some()).map(|order| order.until)
     }
 
+    /// Whether an order is being carried out.
+    pub(super) fn is_busy(&self) -> bool {
+        self.order.is_some()
+    }
+
     /// Tells an operator who has waited long enough how far it is.
     pub(super) fn tell_progress(&mut self, now: Instant) {
         if self.until().is_some_and(|until| now >= until)
@@ -133,6 +138,10 @@ impl SlowPath {
             Some(running) => Err((
                 format!("slots are being moved already; {} are still to go", running.left()),
                 "order it again when that is done".to_owned(),
+            )),
+            None if self.restart.is_some() => Err((
+                "the sessions are being handed over to the next run".to_owned(),
+                "order it there; a restart spreads the slots evenly".to_owned(),
             )),
             None => plan(order, self.owners.count(), |slot| self.owners.of(slot)),
         };

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
-use jumpgate_protocol::gateway::{Inner, Outbound, PolicyChange, Reply, SessionKey};
+use jumpgate_protocol::gateway::{Inner, Outbound, Part, PolicyChange, Reply, SessionKey};
 use jumpgate_protocol::ident::{Arrival, Locator, Tuple};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
@@ -101,6 +101,10 @@ impl Sessions for Bare {
     fn set_resets(&mut self, _: Rate) {}
 
     fn terminate_all(&mut self, _: Time, _: Reason) {}
+
+    fn hand_over(&self) -> Part {
+        Part::default()
+    }
 
     fn views(&self, _: Time) -> Vec<()> {
         Vec::new()

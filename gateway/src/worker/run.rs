@@ -50,6 +50,16 @@ pub struct Worker<S: Sessions, K = Socket> {
     arrived: Option<(Parcel, Title)>,
     /// What is to be told of slots once all else is told. The slow path has a handful of them under way at most.
     slots_told: VecDeque<ReportOf<S>>,
+    /// Sessions are being handed over: packets are dropped, timers wait.
+    frozen: bool,
+    /// What the slow path is to be told once it knows everything else.
+    owed: Option<Owed>,
+}
+
+/// A step of the hand-over.
+enum Owed {
+    Frozen,
+    Part,
 }
 
 impl<S: Sessions, K: Kick> Worker<S, K> {
@@ -70,6 +80,8 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             records: None,
             arrived: None,
             slots_told: VecDeque::new(),
+            frozen: false,
+            owed: None,
         }
     }
 
@@ -107,7 +119,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
     /// One round: commands, due timers, a batch of every queue, reports. False if there was nothing to do.
     pub fn round(&mut self, now: Time) -> bool {
         let mut busy = self.take_over(now) | self.obey(now);
-        if self.path.sessions().next_timeout().is_some_and(|due| due <= now) {
+        if !self.frozen && self.path.sessions().next_timeout().is_some_and(|due| due <= now) {
             self.path.sessions_mut().timeout(now);
             busy = true;
         }
@@ -142,6 +154,10 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
         let count = self.batch.len() as u64;
         if count == 0 {
             return false;
+        }
+        if self.frozen {
+            self.batch.drain(..).for_each(|frame| self.ports.discard(frame));
+            return true;
         }
         let mut bytes = 0;
         for mut frame in self.batch.drain(..) {
@@ -203,6 +219,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             let Some(command) = self.end.receive() else { return obeyed > 0 };
             match command {
                 Command::Birth(birth) => self.path.sessions_mut().birth(now, *birth),
+                Command::Control { .. } if self.frozen => {}
                 Command::Control { arrival, mut packet } => {
                     if let Err(reason) = self.path.sessions_mut().control_in(now, &arrival, &mut packet) {
                         self.path.count_refusal(&packet, reason);
@@ -222,6 +239,15 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 }
                 Command::Disclose(disclosure) => self.path.sessions_mut().keep_records(now, *disclosure),
                 Command::Resets(resets) => self.path.sessions_mut().set_resets(resets),
+                Command::Freeze => {
+                    self.frozen = true;
+                    self.owed = Some(Owed::Frozen);
+                }
+                Command::HandOver => self.owed = Some(Owed::Part),
+                Command::Thaw => {
+                    self.frozen = false;
+                    self.owed = None;
+                }
                 Command::TerminateAll { reason } => self.path.sessions_mut().terminate_all(now, reason),
                 Command::Release(slot) => self.release(now, slot),
                 Command::Adopt { parcel, title } => {
@@ -265,7 +291,11 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
                 // Last of all: what came before tells of sessions that are another's then.
                 of_slot
             } else {
-                break;
+                match self.owed.take() {
+                    Some(Owed::Frozen) => Report::Frozen,
+                    Some(Owed::Part) => Report::HandedOver(self.path.sessions().hand_over()),
+                    None => break,
+                }
             };
             self.end.send(report);
             told = true;
@@ -300,7 +330,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
 
     /// How long nothing may have to be done without anybody ringing.
     fn sleep_limit(&self, now: Time) -> PollTimeout {
-        let timer = self.path.sessions().next_timeout().map(|due| due.since(now));
+        let timer = self.path.sessions().next_timeout().filter(|_| !self.frozen).map(|due| due.since(now));
         let in_flight = self.ports.has_packets_in_flight().then_some(SLEEP_WITH_PACKETS_IN_FLIGHT);
         let unsettled = self.records.as_ref().is_some_and(|records| !records.is_settled());
         let waiting = (self.reports_waiting || unsettled).then_some(SLEEP_WITH_REPORTS_WAITING);

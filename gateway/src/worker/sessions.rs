@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
-use jumpgate_protocol::gateway::{Inner, Outbound, Parcel, PolicyChange, Reply, Title};
+use jumpgate_protocol::gateway::{Inner, Outbound, Parcel, Part, PolicyChange, Reply, Title};
 use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
@@ -80,6 +80,9 @@ pub trait Sessions: Send + 'static {
     fn adopt(&mut self, _: Time, parcel: Parcel, _: Title, _: &dyn Fn(IpAddr) -> Option<u32>) -> Result<(), Parcel> {
         Err(parcel)
     }
+
+    /// All sessions, written down for the next run of the gateway.
+    fn hand_over(&self) -> Part;
 
     /// All sessions as the operator sees them.
     fn views(&self, now: Time) -> Vec<Self::View>;

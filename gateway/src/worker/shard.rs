@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
 use jumpgate_protocol::gateway::{
-    Birth, Inner, Outbound, Parcel, PolicyChange, Reply, SessionEvent, SessionView, Shard, Title,
+    Birth, Inner, Outbound, Parcel, Part, PolicyChange, Reply, SessionEvent, SessionView, Shard, Title,
 };
 use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
@@ -94,6 +94,10 @@ impl Sessions for Shard {
         route: &dyn Fn(IpAddr) -> Option<u32>,
     ) -> Result<(), Parcel> {
         Self::adopt(self, now, parcel, title, route)
+    }
+
+    fn hand_over(&self) -> Part {
+        Self::hand_over(self)
     }
 
     fn views(&self, now: Time) -> Vec<SessionView> {

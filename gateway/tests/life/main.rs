@@ -4,6 +4,7 @@
 mod host;
 mod metrics;
 mod reload;
+mod restart;
 mod trace;
 
 use std::fs;

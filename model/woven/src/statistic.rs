@@ -23,3 +23,14 @@ impl Statistic {
         self.0
     }
 }
+
+/// The model never restarts a gateway.
+impl crate::stored::Stored for Statistic {
+    fn store(&self, out: &mut crate::stored::Writer) {
+        self.0.store(out);
+    }
+
+    fn load(from: &mut crate::stored::Reader<'_>) -> Result<Self, crate::stored::Damaged> {
+        crate::stored::Stored::load(from).map(Self)
+    }
+}

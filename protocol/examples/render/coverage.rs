@@ -26,13 +26,11 @@ const MEASURED: &str = "load: measured by `cargo xtask bench churn` and `storm`;
 /// Ids that no test can show yet, each with its cause. An id that has a test all the same must leave this list.
 const LATER: &[(&str, &str)] = &[
     ("OWNERSHIP_CREATED", CLUSTER),
-    ("OWNERSHIP_OK", CLUSTER),
     ("OWNERSHIP_NOT_FOUND", CLUSTER),
     ("OWNERSHIP_ALREADY_EXISTS", CLUSTER),
     ("OWNERSHIP_NO_CHANGE", CLUSTER),
     ("OWNERSHIP_TRANSFER_DENIED_NOT_OWNER", CLUSTER),
     ("LEASE_LOST", CLUSTER),
-    ("STORE_UNAVAILABLE", CLUSTER),
     ("DUAL_BIND_FORBIDDEN", ONE_WRITER),
     ("I09", CLUSTER),
     ("K01", CLUSTER),
@@ -43,9 +41,6 @@ const LATER: &[(&str, &str)] = &[
     ("K06", CLUSTER),
     ("K07", CLUSTER),
     ("O04", "there is no remote collector of our own: whoever ships the file reads it, and is waited for by nobody"),
-    ("K09", "planned restart with sealed hand-over: not part of this version (KY-9, OW-8)"),
-    ("K11", CLUSTER),
-    ("K12", CLUSTER),
     ("S01", MEASURED),
     ("S02", MEASURED),
     ("S03", MEASURED),

@@ -5,8 +5,8 @@ use super::bounds::{Bounds, PolicyHash};
 use super::outer::Outer;
 use super::value::{
     Always, Check, CheckResult, CompromiseEvidence, Exclusion, KeyTrigger, Kind, LimitAction, LimitScope, Measured,
-    OwnNode, ParameterKey, Pattern, Permille, Plane, PolicyAction, Proto, Recorded, Status, Threshold, Trigger, Value,
-    Violation,
+    OwnNode, ParameterKey, Pattern, Permille, Plane, PolicyAction, Proto, Recorded, RestartAction, Status, Threshold,
+    Trigger, Value, Violation,
 };
 use super::{Class, EventRow, FieldRow, Origin, Scope};
 use crate::ident::TransportId;
@@ -193,6 +193,10 @@ events! {
         observed_value: Option<Measured> = "what was observed, in the same unit",
         policy_hash: PolicyHash = "first 128 bits of BLAKE3 of the snapshot of the policy in force",
         bounds: Option<Bounds> = "the limits from now on, if they changed",
+    }
+    GatewayRestart Audit Node reason "a planned restart: sessions go to the next run of the gateway, or come from the one before" {
+        action: RestartAction = "what happened",
+        sessions: u32 = "how many",
     }
     SecurityKeyCompromiseSuspected Audit Session reason "a key is held to be known to others (T20)" {
         evidence: CompromiseEvidence = "what says so",

@@ -37,8 +37,8 @@ pub use record::{PolicyRef, RECORD_MAX, Record, Standing};
 pub(crate) use trail::{Answer, Request, Scene, Totals, Trail};
 pub use value::{
     Always, Check, CheckResult, CompromiseEvidence, Exclusion, KeyTrigger, Kind, LimitAction, LimitScope, Measured,
-    OwnNode, ParameterKey, Pattern, Permille, Plane, PolicyAction, Proto, Recorded, Status, Threshold, Trigger, Value,
-    Violation,
+    OwnNode, ParameterKey, Pattern, Permille, Plane, PolicyAction, Proto, Recorded, RestartAction, Status, Threshold,
+    Trigger, Value, Violation,
 };
 
 /// Whole milliseconds as records hold them; saturating.

@@ -5,6 +5,7 @@ use crate::ident::SessionIdentity;
 use crate::machine::State;
 use crate::policy::Version;
 use crate::reason::Reason;
+use crate::stored::stored;
 use crate::time::Time;
 
 /// Most bytes that a record takes in a ring (OB-02).
@@ -55,6 +56,11 @@ pub struct PolicyRef {
     pub version: Version,
     /// How often the policy was replaced, from 1.
     pub sequence: u32,
+}
+
+stored! {
+    Standing { session, state, version, epoch }
+    PolicyRef { version, sequence }
 }
 
 impl Record {

@@ -16,6 +16,7 @@ use crate::limits::Bucket;
 use crate::machine::{self, State, Transition, TransitionId};
 use crate::policy::Policy;
 use crate::reason::Reason;
+use crate::stored::{Damaged, Reader, Stored, Writer, stored};
 use crate::time::{Span, Time};
 use crate::wire::Cause;
 
@@ -120,6 +121,55 @@ pub(crate) struct Trail {
     /// The operator flagged its key (KY-10).
     pub(super) flagged: bool,
     next_sample: Time,
+}
+
+stored! {
+    Recovery { attempts, last_error }
+    Timeline { detected, switched, attempts }
+}
+
+/// Between two steps: no request or answer is under way.
+impl Stored for Trail {
+    fn store(&self, out: &mut Writer) {
+        let Self { session, born, policy, last, entered, last_reasons, left_attached, heard_before, .. } = self;
+        let Self { transportless_since, last_transport, recovery, request: _, answer: _, timeline, draining, .. } =
+            self;
+        let Self { late_packets, limited, early_refusals, flagged, next_sample, .. } = self;
+        ((*session, *born), (*policy, *last)).store(out);
+        ((*entered, *last_reasons), (*left_attached, *heard_before)).store(out);
+        ((*transportless_since, *last_transport), (*recovery, *timeline)).store(out);
+        ((*draining, *late_packets), (*limited, *flagged)).store(out);
+        early_refusals.store(out);
+        next_sample.store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let ((session, born), (policy, last)) = Stored::load(from)?;
+        let ((entered, last_reasons), (left_attached, heard_before)) = Stored::load(from)?;
+        let ((transportless_since, last_transport), (recovery, timeline)) = Stored::load(from)?;
+        let ((draining, late_packets), (limited, flagged)) = Stored::load(from)?;
+        Ok(Self {
+            session,
+            born,
+            policy,
+            last,
+            entered,
+            last_reasons,
+            left_attached,
+            heard_before,
+            transportless_since,
+            last_transport,
+            recovery,
+            request: None,
+            answer: None,
+            timeline,
+            draining,
+            late_packets,
+            limited,
+            flagged,
+            early_refusals: Stored::load(from)?,
+            next_sample: Stored::load(from)?,
+        })
+    }
 }
 
 impl Trail {

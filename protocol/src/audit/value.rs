@@ -315,6 +315,18 @@ words! {
         Fail = "FAIL",
     }
 
+    /// A step of a planned restart (OW-8).
+    RestartAction {
+        /// The sessions are frozen and written down; this run goes on with none of them.
+        HandedOver = "handed_over",
+        /// They could not be written down: this run goes on with them.
+        Aborted = "aborted",
+        /// They go on in this run.
+        TakenOver = "taken_over",
+        /// What was handed over cannot be used: there is no session.
+        Refused = "refused",
+    }
+
     /// Why keys changed or ended (RK-1).
     KeyTrigger {
         /// They reached their age.

@@ -82,30 +82,31 @@ struct Refused {
 }
 
 /// One session as the desk remembers it, from HELLO_ACK to its end.
+#[derive(Clone)]
 pub(super) struct Entry {
     pub(super) client: PublicKey,
     /// What its client asked for (RL-5): stays in force under another policy.
     pub(super) requested: Box<[(u16, u64)]>,
     /// How long its locator is not given out again after its end (PP13).
-    tombstone: Span,
-    inner_index: u32,
-    hello_counter: u64,
-    replaces: Option<Locator>,
-    digest: [u8; 16],
+    pub(super) tombstone: Span,
+    pub(super) inner_index: u32,
+    pub(super) hello_counter: u64,
+    pub(super) replaces: Option<Locator>,
+    pub(super) digest: [u8; 16],
     /// Where HELLO_INIT came from.
-    from: Tuple,
+    pub(super) from: Tuple,
     /// HELLO_ACK, until the keys are confirmed: a byte-identical HELLO_INIT gets it again (HS-4).
-    ack: Option<Vec<u8>>,
+    pub(super) ack: Option<Vec<u8>>,
 }
 
 /// What is remembered of a client over its sessions; one for each configured key at most.
 #[derive(Default)]
 pub(super) struct Known {
-    half_open: u32,
-    open: u32,
-    confirmed_counter: Option<u64>,
+    pub(super) half_open: u32,
+    pub(super) open: u32,
+    pub(super) confirmed_counter: Option<u64>,
     /// The place that it had last, so that it gets the same addresses again.
-    last_index: Option<u32>,
+    pub(super) last_index: Option<u32>,
 }
 
 impl Known {
@@ -129,12 +130,12 @@ pub struct HandshakeDesk {
     responder: Responder,
     pub(super) cookies: CookieJar,
     reset_key: ResetKey,
-    entropy: Box<dyn Entropy + Send>,
+    pub(super) entropy: Box<dyn Entropy + Send>,
     pub(super) entries: HashMap<Locator, Entry>,
-    half_open: HashMap<[u8; 16], Locator>,
+    pub(super) half_open: HashMap<[u8; 16], Locator>,
     pub(super) known: HashMap<PublicKey, Known>,
     pub(super) places: Places,
-    tombstones: Tombstones,
+    pub(super) tombstones: Tombstones,
     pub(super) sources: SourceTable,
     total: Bucket,
     /// The policy last loaded was invalid (RL-2).
@@ -144,7 +145,7 @@ pub struct HandshakeDesk {
     /// Keys that an operator flagged (KY-10); configured clients only, so their number is bounded.
     pub(super) compromised: HashSet<PublicKey>,
     counters: ReasonCounters,
-    vigil: Vigil,
+    pub(super) vigil: Vigil,
     /// How often the policy of the gateway was replaced, from 1.
     policy_sequence: u32,
 }

@@ -1,6 +1,6 @@
 //! What a shard tells its driver.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::health::Measurement;
@@ -8,7 +8,7 @@ use crate::ident::{Locator, PublicKey, SessionIdentity, TransportId, Tuple};
 use crate::machine::{State, Transition};
 use crate::policy::Policy;
 use crate::reason::Reason;
-use crate::time::Span;
+use crate::time::{Span, Time};
 use crate::wire::{ControlPacket, MessageType};
 
 /// A control packet to send.
@@ -38,6 +38,21 @@ pub struct SessionEvent {
 pub enum EventKind {
     /// A record was made, in BIRTH, version 0.
     Created,
+    /// The session goes on from the run of the gateway before (OW-8). Its first event in this one.
+    TakenOver {
+        /// Where it stands.
+        state: State,
+        /// Its `state_version`.
+        version: u64,
+        /// When it entered that state.
+        since: Time,
+        /// When its record was made.
+        created: Time,
+        /// Where its active binding leads to.
+        peer: Option<SocketAddr>,
+        /// Packets to its inner address are its own.
+        holds_address: bool,
+    },
     /// A transition; exactly one event for each (INV-08).
     Transition(Transition),
     /// The active binding is validated now (PV-3).

@@ -2,6 +2,7 @@
 //! the drift of their difference.
 
 use crate::reason::Reason;
+use crate::stored::stored;
 use crate::time::{Span, Time};
 
 /// The smallest difference is kept over this long.
@@ -16,6 +17,8 @@ pub(super) struct ClockOffset {
     current: i64,
     previous: i64,
 }
+
+stored! { ClockOffset { started, current, previous } }
 
 impl ClockOffset {
     /// The difference of the first authentic message.

@@ -5,6 +5,7 @@ use super::session::Session;
 use super::shard::Context;
 use crate::machine::State;
 use crate::reason::Reason;
+use crate::stored::stored;
 use crate::time::{Span, Time};
 use crate::wire::{ControlPacket, ReattachHint};
 
@@ -21,6 +22,8 @@ pub(super) struct Hints {
     /// Not before then the same stay in DEGRADED gives another hint.
     quiet_until: Option<Time>,
 }
+
+stored! { Hints { copy, quiet_until } }
 
 impl Session {
     /// Asks the client to move, if there is a binding to ask it on: to another path, or to prove the same one again.

@@ -6,6 +6,7 @@ use super::session::Session;
 use super::shard::Context;
 use crate::ident::{Arrival, Tuple};
 use crate::reason::Reason;
+use crate::stored::stored;
 use crate::wire::{Body, ControlPacket, Header};
 
 /// What M lane remembers: the last message, from where it came, and its answer (AR-4, RS-6).
@@ -19,6 +20,8 @@ pub(super) struct LastMutation {
     /// The epoch that the answer grants; it is given again only as long as that binding is the active one.
     pub(super) granted: Option<u64>,
 }
+
+stored! { LastMutation { counter, digest, from, answer, granted } }
 
 /// What a counter on lane M means (AR-1, AR-4).
 pub(super) enum Mutation {

@@ -71,6 +71,11 @@ impl Places {
         None
     }
 
+    /// The session that has the place.
+    pub(super) fn owner(&self, index: u32) -> Option<Locator> {
+        self.tenants.get(&index)?.owner
+    }
+
     /// One more session of that client on the place.
     pub(super) fn take(&mut self, index: u32, client: PublicKey) {
         self.tenants.entry(index).or_insert(Tenant { client, sessions: 0, owner: None }).sessions += 1;

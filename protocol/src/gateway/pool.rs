@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::reason::Reason;
+use crate::stored::stored;
 
 /// Index 0 is the network's own address, index 1 the gateway's; clients begin here.
 pub const FIRST_CLIENT_INDEX: u32 = 2;
@@ -14,6 +15,8 @@ pub struct AddressPool {
     v6: Option<u128>,
     size: u32,
 }
+
+stored! { AddressPool { v4, v6, size } }
 
 impl AddressPool {
     /// A pool of `size` indices over the given base addresses.

@@ -9,6 +9,7 @@ use super::sources::Sources;
 use crate::ident::Tuple;
 use crate::machine::{Input, State, Transition, TransitionId};
 use crate::policy::{ApplyMode, Policy};
+use crate::stored::{Damaged, Reader, Stored, Writer};
 use crate::time::{Span, Time};
 use crate::wire::{ControlPacket, PolicySnapshot, PolicyUpdate};
 
@@ -41,6 +42,8 @@ pub(super) struct Push {
     waiting: Option<Arc<Policy>>,
     /// The client has not told yet that it has it.
     unanswered: Option<Box<Unanswered>>,
+    /// The same, but the copy is still to be sealed: the session came from another run of the gateway.
+    owed: bool,
 }
 
 struct Unanswered {
@@ -53,11 +56,35 @@ struct Unanswered {
 
 impl Default for Push {
     fn default() -> Self {
-        Self { sequence: 1, waiting: None, unanswered: None }
+        Self { sequence: 1, waiting: None, unanswered: None, owed: false }
+    }
+}
+
+/// Of a policy that the client does not have yet, the hand-over says only that.
+impl Push {
+    pub(super) fn store(&self, out: &mut Writer) {
+        let Self { sequence, waiting, unanswered, owed } = self;
+        sequence.store(out);
+        waiting.is_some().store(out);
+        waiting.iter().for_each(|policy| out.policy(policy));
+        (*owed || unanswered.is_some()).store(out);
+    }
+
+    pub(super) fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let sequence = Stored::load(from)?;
+        let waiting = bool::load(from)?.then(|| from.policy()).transpose()?;
+        Ok(Self { sequence, waiting, unanswered: None, owed: bool::load(from)? })
     }
 }
 
 impl Session {
+    /// After a restart: a client that does not have the newest policy gets another copy of it.
+    pub(super) fn push_again(&mut self, now: Time) {
+        if std::mem::take(&mut self.push.owed) {
+            self.push.unanswered = Some(self.seal_policy(RTO, now));
+        }
+    }
+
     /// Other terms from now on. A client that stands where it may not be any more is not admitted (T22).
     pub(super) fn change_policy(&mut self, policy: Arc<Policy>, sources: Sources, context: &mut Context<'_>) {
         let allowed = |tuple: &Tuple| sources.allow(tuple.peer.ip());

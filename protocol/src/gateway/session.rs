@@ -24,6 +24,7 @@ use crate::machine::{Input, Record, State, Transition, TransitionId, due, run};
 use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::replay::ReplayWindow;
+use crate::stored::stored;
 use crate::time::{Span, Time};
 use crate::wire::{self, Header};
 
@@ -52,13 +53,15 @@ pub(super) struct Traffic {
     pub(super) bytes: u64,
 }
 
+stored! { Traffic { packets, bytes } }
+
 pub(super) struct Session {
     pub(super) record: Record,
     pub(super) locator: Locator,
-    client: PublicKey,
+    pub(super) client: PublicKey,
     pub(super) inner_index: u32,
-    inner_v4: Option<Ipv4Addr>,
-    inner_v6: Option<Ipv6Addr>,
+    pub(super) inner_v4: Option<Ipv4Addr>,
+    pub(super) inner_v6: Option<Ipv6Addr>,
     pub(super) handshake_hash: [u8; 32],
     pub(super) hello_from: Tuple,
     pub(super) policy: Arc<Policy>,
@@ -85,12 +88,12 @@ pub(super) struct Session {
     /// TERMINATE, for the shard to send once the session is gone (TM-1).
     pub(super) farewell: Option<Box<Reply>>,
     /// T25 by KY-6 was told.
-    told_used_up: bool,
+    pub(super) told_used_up: bool,
     pub(super) route: u32,
     pub(super) queue: u16,
     pub(super) received: Traffic,
     pub(super) sent: Traffic,
-    last_reason: Option<Reason>,
+    pub(super) last_reason: Option<Reason>,
     pub(super) trail: Trail,
 }
 

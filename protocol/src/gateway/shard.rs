@@ -13,7 +13,7 @@ use super::slots::Slots;
 use super::{AddressPool, Birth, EventKind, ResetKey};
 use crate::audit::{self, Disclosure, Journal, Refused};
 use crate::entropy::Entropy;
-use crate::ident::{Arrival, Locator};
+use crate::ident::{Arrival, Locator, PublicKey};
 use crate::keys::KeyLimits;
 use crate::limits::Bucket;
 use crate::machine::{Input, State};
@@ -153,16 +153,37 @@ impl Shard {
     pub fn birth(&mut self, now: Time, birth: Birth) {
         let locator = birth.locator;
         if self.by_locator.contains_key(&locator) || !self.slots.owns(locator.slot()) {
-            let reason = Reason::InvariantViolation;
-            self.outbox.counters.count(reason);
-            let kind = EventKind::BirthRefused { reason };
-            self.outbox.events.push_back(SessionEvent { locator, client: birth.client, kind });
-            return;
+            return self.refuse_birth(locator, birth.client);
         }
         let session = Session::new(birth, self.key_limits, now, &mut self.outbox);
+        let key = self.settle(session, false);
+        self.with(now, key, |session, context| session.emit(EventKind::Created, context));
+    }
+
+    /// A session whose locator is in use.
+    pub(super) fn refuse_birth(&mut self, locator: Locator, client: PublicKey) {
+        let reason = Reason::InvariantViolation;
+        self.outbox.counters.count(reason);
+        self.outbox.events.push_back(SessionEvent { locator, client, kind: EventKind::BirthRefused { reason } });
+    }
+
+    /// Gives a session its place in the tables; in that of inner addresses only if it has its address already.
+    pub(super) fn settle(&mut self, session: Session, holds_address: bool) -> SessionKey {
+        let (locator, inner, peer) = (session.locator, session.inner_index, session.peer());
         let key = SessionKey(self.sessions.insert(Seat { session, scheduled: Time::NEVER }) as u32);
         self.by_locator.insert(locator, key);
-        self.with(now, key, |session, context| session.emit(EventKind::Created, context));
+        if let Some(peer) = peer {
+            self.by_peer.insert((peer, key));
+        }
+        if let Some(entry) = self.by_inner.get_mut(inner as usize).filter(|_| holds_address) {
+            *entry = Holder::Here(key);
+        }
+        key
+    }
+
+    /// All sessions, in no order.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, seat)| &seat.session)
     }
 
     /// One DATA packet: a UDP payload, opened in place. Gives the inner packet that may go on (BD-1).

@@ -1,6 +1,7 @@
 //! Standby paths: probed, validated, never bound (§6.7). Make before break.
 
 use crate::ident::{TransportId, Tuple};
+use crate::stored::{Damaged, Reader, Stored, Writer, stored};
 use crate::time::{Span, Time};
 
 /// The range of PP51 ends at 8: the table is bounded (INV-22).
@@ -38,6 +39,21 @@ pub(super) struct Probed {
 /// The standby paths of one session, keyed by transport id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StandbyTable(Vec<Entry>);
+
+stored! {
+    Claim { tuple, token }
+    Entry { transport, tuple, token, validated, seen, claim }
+}
+
+impl Stored for StandbyTable {
+    fn store(&self, out: &mut Writer) {
+        self.0.store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let entries: Vec<Entry> = Stored::load(from)?;
+        if entries.len() <= MAX_STANDBY { Ok(Self(entries)) } else { Err(Damaged) }
+    }
+}
 
 impl StandbyTable {
     /// Takes a fresh authenticated PATH_PROBE. `fresh_token` is used where the tuple has no token yet. A full table

@@ -36,6 +36,11 @@ impl Tombstones {
         self.names.contains(&locator)
     }
 
+    /// Each name with its time, the first to end first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Time, Locator)> {
+        self.ends.iter().copied()
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.names.len()

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::audit::{
     Bounds, Disclosure, Event, Journal, LimitAction, LimitScope, Pattern, PolicyAction, PolicyHash, Record, Refused,
+    RestartAction,
 };
 use crate::policy::Policy;
 use crate::reason::Reason;
@@ -61,6 +62,12 @@ impl Vigil {
             bounds: Some(Bounds::of(in_force)),
         };
         self.journal.write_of_node(now, reason, None, event);
+    }
+
+    /// Sessions went to the next run of the gateway, or came from the one before.
+    pub(super) fn restart(&mut self, now: Time, action: RestartAction, reason: Reason, sessions: usize) {
+        let sessions = u32::try_from(sessions).unwrap_or(u32::MAX);
+        self.journal.write_of_node(now, reason, None, Event::GatewayRestart { action, sessions });
     }
 
     /// A datagram was refused; `limit` if by a limiter.

@@ -13,12 +13,17 @@
 //! possible at all; whoever lies about it moves only itself.
 
 use super::Counters;
+use crate::key_ring::COUNTER_ADVANCE;
+use crate::stored::{Damaged, Reader, Stored, Writer, stored};
 use crate::time::{Span, Time};
 
 /// A window is looked at in so many parts.
 const PARTS: u64 = 8;
 /// Tallies of one direction: one for each part, the one that the window begins with, and two for its rough edges.
 const TALLIES: usize = PARTS as usize + 3;
+/// So many packets that did not come in one step are no loss: the sender was restarted and has moved its counter ahead
+/// (KY-9). Half of what it moves by, since the edge of the replay window may cut the step in two.
+const MOVED_AHEAD: u64 = COUNTER_ADVANCE / 2;
 
 /// What a peer reports in HEARTBEAT and HEARTBEAT_ACK, under the key epoch of that message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +91,35 @@ pub(super) struct LossMeter {
     following: Option<Mark>,
     inbound: Direction,
     outbound: Direction,
+    /// Packets that came while this end was being restarted: nobody counted them, and no path lost them.
+    forgiven: u64,
+    /// The next tally that comes in is the first one after a restart.
+    resumed: bool,
+}
+
+stored! { Tally { at, counter, received } }
+
+impl Tally {
+    /// Packets since an earlier one that did not come.
+    const fn missing_since(&self, earlier: &Self) -> u64 {
+        let sent = self.counter.saturating_sub(earlier.counter);
+        sent.saturating_sub(self.received.saturating_sub(earlier.received))
+    }
+}
+
+/// Of a meter, what a restart keeps: where the next tally goes on from.
+impl Stored for LossMeter {
+    fn store(&self, out: &mut Writer) {
+        let Self { key_epoch, mark: _, following: _, inbound, outbound: _, forgiven, resumed } = self;
+        (*key_epoch, *forgiven).store(out);
+        (*resumed, inbound.0.last().copied()).store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let (key_epoch, forgiven) = Stored::load(from)?;
+        let (resumed, newest) = <(bool, Option<Tally>)>::load(from)?;
+        let inbound = Direction(newest.into_iter().collect());
+        Ok(Self { key_epoch, inbound, forgiven, resumed, ..Self::default() })
+    }
 }
 
 impl LossMeter {
@@ -109,7 +143,7 @@ impl LossMeter {
             self.mark = self.following.take();
             // Below the replay window everything is decided, as nothing of it is accepted any more.
             let counter = mark.counter.max(counters.window.lower_edge());
-            let received = delivered.saturating_sub(counters.window.received_above(counter));
+            let received = self.received(delivered.saturating_sub(counters.window.received_above(counter)), counter);
             self.inbound.push(Tally { at: mark.at, counter, received }, window);
         }
         if let Some(last) = self.inbound.0.last().copied() {
@@ -118,9 +152,27 @@ impl LossMeter {
                 self.take_mark(0, false, counters, now);
             }
             if self.mark.is_none() && counters.window.highest() <= last.counter {
-                self.inbound.push(Tally { at: now, received: delivered.max(last.received), ..last }, window);
+                let received = delivered.saturating_add(self.forgiven).max(last.received);
+                self.inbound.push(Tally { at: now, received, ..last }, window);
             }
         }
+    }
+
+    /// This end was not there for a while, and is again.
+    pub(super) fn resume(&mut self) {
+        (self.mark, self.following) = (None, None);
+        self.resumed = true;
+    }
+
+    /// Packets up to that counter, of which `counted` were counted. The first time after a restart, what is missing since
+    /// the last tally before it is taken as received: the peer, which is told, must not hold it against the path either.
+    fn received(&mut self, counted: u64, counter: u64) -> u64 {
+        let received = counted.saturating_add(self.forgiven);
+        let resumed = std::mem::take(&mut self.resumed);
+        let now = Tally { at: Time::ZERO, counter, received };
+        let missing = self.inbound.0.last().filter(|_| resumed).map_or(0, |last| now.missing_since(last));
+        self.forgiven = self.forgiven.saturating_add(missing);
+        received.saturating_add(missing)
     }
 
     /// When [`LossMeter::look`] will know more.
@@ -171,6 +223,11 @@ impl Direction {
     /// Takes a tally, unless it is an older one that came late. Two within one part of the window become one.
     fn push(&mut self, tally: Tally, window: Span) {
         if self.0.last().is_some_and(|last| tally.counter < last.counter || tally.at < last.at) {
+            return;
+        }
+        if self.0.last().is_some_and(|last| tally.missing_since(last) >= MOVED_AHEAD) {
+            // Where the step ends is not known from this tally; the next one begins anew.
+            self.0.clear();
             return;
         }
         let part = window.as_micros() / PARTS;
@@ -297,6 +354,49 @@ mod tests {
         run(&mut receiver, 10_000, |_, now| Some(now));
         assert_eq!(receiver.loss(), Some(Loss { sent: 2_000, lost: 0 }));
         assert!(receiver.meter.recent().into_iter().flatten().all(|loss| loss.lost == 0));
+    }
+
+    /// Goes on from `first`, as [`run`] does, with nothing lost on the way.
+    fn run_from(receiver: &mut Receiver, first: u64, start: u64, millis: u64) {
+        for step in 0..=millis / 10 {
+            let next = first + step * 10;
+            (next..next + 10).for_each(|counter| receiver.take(counter));
+            if step % 50 == 0 {
+                receiver.report(next + 9, ms(start + step * 10));
+            }
+        }
+    }
+
+    #[test]
+    fn ky9_a_counter_that_was_moved_far_ahead_is_no_loss() {
+        let mut receiver = Receiver::new();
+        run(&mut receiver, 6_000, |_, now| Some(now));
+        run_from(&mut receiver, 6_011 + COUNTER_ADVANCE, 6_500, 6_000);
+        assert_eq!(receiver.loss().map(|loss| loss.lost), Some(0));
+        // What was sent is told back the same way.
+        for (at, highest, received) in [(0, 5_000, 5_000), (500, 5_500 + COUNTER_ADVANCE, 5_500)] {
+            receiver.told(highest, received, ms(20_000 + at));
+        }
+        for step in 1..6 {
+            receiver.told(5_500 + COUNTER_ADVANCE + step * 500, 5_500 + step * 490, ms(20_500 + step * 500));
+        }
+        let told = receiver.meter.losses(WINDOW)[1];
+        assert_eq!(told, Some(Loss { sent: 2_000, lost: 40 }), "and what is lost after it counts");
+    }
+
+    #[test]
+    fn ow8_what_came_while_this_end_was_away_is_forgiven_once_at_both_ends() {
+        let mut receiver = Receiver::new();
+        run(&mut receiver, 6_000, |_, now| Some(now));
+        receiver.meter.resume();
+        // 500 packets met nobody.
+        run_from(&mut receiver, 6_511, 6_500, 6_000);
+        assert_eq!(receiver.loss().map(|loss| loss.lost), Some(0));
+        let (counter, received) = receiver.meter.newest();
+        assert_eq!(received, counter, "what the peer is told");
+        // The next gap is one.
+        run_from(&mut receiver, 13_011, 13_000, 500);
+        assert_eq!(receiver.loss().map(|loss| loss.lost), Some(490));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::machine::{Evidence, Input};
 use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::replay::ReplayWindow;
+use crate::stored::stored;
 use crate::time::{Span, Time};
 use loss::LossMeter;
 
@@ -95,6 +96,10 @@ pub struct PathHealth {
     made: Time,
 }
 
+stored! {
+    PathHealth { generation, last_authentic, last_trouble, troubled, unbound, delivered, loss, made }
+}
+
 impl PathHealth {
     /// A path whose binding of that generation was made at `now`.
     pub fn new(generation: u64, now: Time) -> Self {
@@ -108,6 +113,14 @@ impl PathHealth {
             loss: LossMeter::default(),
             made: now,
         }
+    }
+
+    /// This end was away for so long, and is there again. Nothing could be heard meanwhile: that is no silence of the path,
+    /// nor calm.
+    pub(crate) fn resume(&mut self, away: Span) {
+        self.last_authentic += away;
+        self.last_trouble += away;
+        self.loss.resume();
     }
 
     /// An authenticated packet came from the active tuple (BD-3).

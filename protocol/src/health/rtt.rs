@@ -1,6 +1,7 @@
 //! The smoothed round trip of a path, and the times that follow from it.
 
 use crate::policy::Policy;
+use crate::stored::stored;
 use crate::time::Span;
 
 /// Shortest retransmission timeout (HS-6).
@@ -15,6 +16,8 @@ pub(crate) const RTO_UNKNOWN: Span = Span::from_millis(250);
 pub struct Rtt {
     smoothed: Option<Span>,
 }
+
+stored! { Rtt { smoothed } }
 
 impl Rtt {
     /// Takes one sample.

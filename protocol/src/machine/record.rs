@@ -4,6 +4,7 @@ use super::{Side, State};
 use crate::ident::{TransportId, Tuple};
 use crate::policy::Policy;
 use crate::reason::Reason;
+use crate::stored::stored;
 use crate::time::{Span, Time};
 
 /// The sliding window in which commits are counted (SM-07, INV-15).
@@ -80,6 +81,16 @@ pub struct Record {
     pub(super) bounds: Bounds,
 }
 
+stored! {
+    Binding { tuple, transport, epoch, validated, committed_at }
+    Retiring { binding, until }
+    Bounds { lifetime, keys, transportless, stay, brake, cooldown, validation }
+    Record {
+        side, state, version, epoch, active, retiring, created, attached, entered, keys_confirmed, transportless_since,
+        deadline, attempts, trigger, last_commit, commits, total_switches, probation_until, bounds
+    } => is_coherent
+}
+
 impl Record {
     /// A record in BIRTH, version 0, epoch 0, without binding.
     pub fn new(side: Side, now: Time) -> Self {
@@ -104,6 +115,23 @@ impl Record {
             probation_until: None,
             bounds: Bounds::default(),
         }
+    }
+
+    /// What holds in every record of a live session, whatever led to it: no other one is taken over (INV-29).
+    fn is_coherent(&self) -> bool {
+        let bound = self.active.is_none_or(|binding| binding.epoch == self.epoch);
+        let older = self.retiring.is_none_or(|retiring| retiring.binding.epoch < self.epoch);
+        let by_state = match self.state {
+            State::Birth => self.version == 0 && self.epoch == 0 && self.active.is_none(),
+            State::Attached => self.active.is_some(),
+            State::Volatile | State::Degraded | State::Recovering => true,
+            State::Terminated => false,
+        };
+        let begun = self.state == State::Birth || (self.epoch >= 1 && self.epoch <= self.version);
+        let loss = self.state == State::Birth || self.active.is_none() == self.transportless_since.is_some();
+        let deadline = (self.state == State::Recovering) == (self.deadline != Time::NEVER);
+        let few = self.commits.len() <= MAX_SWITCHES_IN_WINDOW;
+        bound && older && by_state && begun && loss && deadline && few
     }
 
     /// Which end keeps this record.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::stored::{Damaged, Reader, Stored, Writer};
+
 /// Where a session stands (§2). The number is stable; it travels in HEARTBEAT_ACK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -53,6 +55,15 @@ impl State {
     /// Every state but TERMINATED is live (§2).
     pub const fn is_live(self) -> bool {
         !matches!(self, Self::Terminated)
+    }
+}
+
+impl Stored for State {
+    fn store(&self, out: &mut Writer) {
+        (*self as u8).store(out);
+    }
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        Self::from_number(u8::load(from)?).ok_or(Damaged)
     }
 }
 

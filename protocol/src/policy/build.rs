@@ -123,7 +123,7 @@ impl Policy {
     }
 
     /// Writes a raw value after checking it by itself.
-    pub(super) fn assign(&mut self, parameter: &Parameter, raw: u64) -> Result<(), PolicyError> {
+    pub(crate) fn assign(&mut self, parameter: &Parameter, raw: u64) -> Result<(), PolicyError> {
         check(parameter, raw)?;
         (parameter.write)(self, raw)
             .ok_or_else(|| PolicyError::out_of_range(parameter, parameter.key, parameter.unit.text(raw)))

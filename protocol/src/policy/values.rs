@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use crate::stored::stored;
 use crate::time::Span;
 
 /// A type that a policy field can have.
@@ -34,6 +35,8 @@ pub struct Version {
     /// After the dot.
     pub minor: u16,
 }
+
+stored! { Version { major, minor } }
 
 /// Outer protocols that a session may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -32,6 +32,10 @@ const SKEW_PPM: u64 = 200;
 /// After the storm: by then every session has come to rest, or ended and begun anew. The slowest way there is a full
 /// sliding minute of switches.
 const CALM: Span = Span::from_millis(90_000);
+/// In a run with a crash, the gateway is restarted as planned after so many hundredths of it.
+const HAND_OVERS: [u64; 3] = [20, 35, 75];
+/// For so long there is no gateway then.
+const DOWNTIME: Span = Span::from_millis(300);
 /// And from then on nothing moves any more.
 const REST: Span = Span::from_millis(20_000);
 
@@ -170,6 +174,11 @@ impl Play<'_> {
         for step in 0..steps {
             if let Some(policy) = crash.filter(|_| step == steps / 2) {
                 self.world.restart_gateway(policy);
+            } else if let Some(policy) =
+                crash.filter(|_| HAND_OVERS.contains(&(step * 100 / steps)) && step * 100 % steps < 100)
+            {
+                // Under the same eyes: no nonce comes twice, no replay is taken, nobody is lost or reset.
+                self.world.hand_over(policy, DOWNTIME);
             }
             owed += strikes_a_minute;
             while owed >= steps_a_minute {

@@ -2,6 +2,7 @@
 
 mod boot;
 mod faults;
+mod restart;
 mod slots;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -86,6 +87,8 @@ pub struct World {
     pub(crate) slots: SlotTable,
     /// Until when each worker is not scheduled.
     pub(crate) paused_until: Vec<Time>,
+    /// Since then there is no gateway: one has handed its sessions over, and the next one does not run yet.
+    pub(crate) absent_since: Option<Time>,
     pub(crate) clients: Vec<SimClient>,
     pub(crate) by_external: HashMap<SocketAddr, (usize, u16)>,
     pub(crate) by_inner: HashMap<Ipv4Addr, usize>,
@@ -150,6 +153,7 @@ impl World {
             desk,
             paused_until: vec![Time::ZERO; shards.len()],
             slots: SlotTable::new(shards.len()),
+            absent_since: None,
             shards,
             clients: Vec::new(),
             by_external: HashMap::new(),
@@ -300,7 +304,7 @@ impl World {
         let mut packet = inner_packet(Ipv4Addr::new(10, 0, 0, 1), destination, payload);
         let mut refused = Reason::NoActiveBinding;
         for worker in 0..self.shards.len() {
-            if self.paused_until[worker] > self.now {
+            if self.paused_until[worker] > self.now || self.absent_since.is_some() {
                 continue;
             }
             match self.shards[worker].data_out(index, &mut packet) {
@@ -430,6 +434,9 @@ impl World {
 
     /// When a worker that is scheduled has a timer to run.
     fn next_worker_timer(&self) -> Time {
+        if self.absent_since.is_some() {
+            return Time::NEVER;
+        }
         let timers = self.shards.iter().zip(&self.paused_until);
         timers.filter_map(|(shard, paused)| Some(shard.next_timeout()?.max(*paused))).min().unwrap_or(Time::NEVER)
     }

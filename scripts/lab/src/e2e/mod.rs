@@ -15,6 +15,7 @@ mod network;
 mod quality;
 mod rekey;
 mod replay;
+mod restart;
 mod sessions;
 mod slots;
 mod steering;
@@ -62,6 +63,7 @@ const SIDE_BY_SIDE: &[&[Test]] = &[
     abuse::TESTS,
     ends::TESTS,
     lifecycle::TESTS,
+    restart::TESTS,
 ];
 /// Tests under way at the same time, each in a lab of its own.
 const LANES: usize = 2;

@@ -279,6 +279,16 @@ impl Gateway {
         Ok(())
     }
 
+    /// Hands its sessions over to the next one, and waits for its end.
+    pub fn hand_over(self) -> Result<()> {
+        let mut command = std::process::Command::new(&self.program);
+        self.run.check(command.args(["handover", "--socket"]).arg(&self.socket), "")?;
+        match self.process.wait(START_LIMIT)? {
+            Some(status) if status.success() => Ok(()),
+            status => bail!("the gateway ended with {status:?}:\n      | {}", tail(&self.log)),
+        }
+    }
+
     /// Kills it, as a power cut would.
     pub fn kill(self) {
         self.process.signal(nix::sys::signal::Signal::SIGKILL);
