@@ -235,7 +235,7 @@ fn run_compare(before: &Path, after: &Path) -> Result<ExitCode> {
     for other in &others {
         println!("differs: {other}");
     }
-    for figure in &figures {
+    for figure in figures.iter().filter(|figure| figure.before != 0.0 || figure.after != 0.0) {
         let mark = if figure.is_clear() { "" } else { "  (within noise)" };
         println!(
             "{:<60} {:>14.3} -> {:>14.3}  x {:.3}{mark}",

@@ -134,8 +134,10 @@ pub struct Book {
     pub jumps: u64,
     /// Requests to reattach that clients sent.
     pub requests: u64,
-    /// Transitions of clients that should not be: safety counters by kind.
+    /// What should not be: safety counters by kind.
     pub violations: BTreeMap<&'static str, u64>,
+    /// The first of each kind, in words.
+    pub first_violations: BTreeMap<&'static str, String>,
 }
 
 /// Echo packets.
@@ -171,7 +173,14 @@ impl Book {
             jumps: 0,
             requests: 0,
             violations: BTreeMap::new(),
+            first_violations: BTreeMap::new(),
         })
+    }
+
+    /// Counts something that should not be.
+    pub(crate) fn violated(&mut self, kind: &'static str, what: impl FnOnce() -> String) {
+        *self.violations.entry(kind).or_default() += 1;
+        self.first_violations.entry(kind).or_insert_with(what);
     }
 
     /// Counts one in a table by reason.

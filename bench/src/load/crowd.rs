@@ -436,14 +436,14 @@ impl Crowd {
     fn echoed(&mut self, now: Time, number: u32, stamp: Stamp) {
         let book = &mut self.book;
         if stamp.client != number {
-            *book.violations.entry("misrouted").or_default() += 1;
+            book.violated("misrouted", || format!("an echo of client {} came to client {number}", stamp.client));
             return;
         }
         match self.members[number as usize].echoes.take(stamp.number) {
             Order::Next => {}
             Order::Late => book.echo.late += 1,
             Order::Twice => {
-                *book.violations.entry("replay_accepted").or_default() += 1;
+                book.violated("replay_accepted", || format!("echo {} of client {number} came twice", stamp.number));
                 return;
             }
         }
@@ -509,7 +509,10 @@ impl Crowd {
             }
             ClientEvent::Switched { epoch, .. } => {
                 if *epoch <= member.epoch {
-                    *book.violations.entry("epoch_not_rising").or_default() += 1;
+                    let (before, waiting) = (member.epoch, member.fault.is_some());
+                    book.violated("epoch_not_rising", || {
+                        format!("client {number} switched to epoch {epoch} after {before}, waiting for it: {waiting}")
+                    });
                 }
                 member.epoch = *epoch;
                 if let Some(spike) = &mut member.spike {

@@ -124,6 +124,9 @@ fn note_limits(engine: &Engine, findings: &mut Findings) -> Result<()> {
             engine.longest_gap.as_millis()
         ));
     }
+    for (kind, first) in &engine.crowd.book.first_violations {
+        findings.notes.push(format!("the first {kind}: {first}"));
+    }
     let (echo, jumps) = (engine.crowd.book.echo, engine.crowd.book.jumps);
     let lost = echo.sent.saturating_sub(echo.returned);
     findings.figure("echo_sent", echo.sent as f64);

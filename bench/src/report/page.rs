@@ -12,7 +12,7 @@ use crate::load::scenario::throughput::Row;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;margin:.5em 0}\
-td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}td.n{text-align:right;font-variant-numeric:tabular-nums}\
+td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\
 .PASS,.met{color:#00713f}.CONDITIONAL,.missed{color:#a04a00}.FAIL{color:#b00020}code{background:#f3f3f3;padding:.1em .3em}\
 svg{max-width:100%;height:auto}.tiles{display:flex;flex-wrap:wrap;gap:.8em;margin:1em 0}\
 .tile{border:1px solid #ddd;border-radius:6px;padding:.5em .9em;min-width:8em}.tile b{display:block;font-size:1.3em}\
@@ -115,7 +115,7 @@ fn rows(page: &mut String, rows: &[Row]) -> Result<()> {
     let bars: Vec<Bar> = rows
         .iter()
         .map(|row| Bar {
-            name: format!("{} B {:?}, {} sessions", row.inner_bytes, row.way, row.sessions).to_lowercase(),
+            name: format!("{}, {} sessions", packets_of(row), row.sessions),
             parts: vec![
                 ("bound", row.bound.median / MEGA),
                 ("alone", row.drained.median / MEGA),
@@ -142,7 +142,7 @@ fn rows(page: &mut String, rows: &[Row]) -> Result<()> {
     page.push_str("</tr>");
     for row in rows {
         let limit = if row.gateway_limits { "" } else { " (generator limits)" };
-        write!(page, "<tr><td>{} B {:?}{limit}</td><td class=\"n\">{}</td>", row.inner_bytes, row.way, row.sessions)?;
+        write!(page, "<tr><td>{}{limit}</td><td class=\"n\">{}</td>", packets_of(row), row.sessions)?;
         let lost = row.losses.offered.saturating_sub(row.losses.arrived) as f64 / row.losses.offered.max(1) as f64;
         for value in [
             number(row.bound.median / MEGA),
@@ -169,6 +169,12 @@ fn rows(page: &mut String, rows: &[Row]) -> Result<()> {
         "Drops while packets were poured",
         losses.into_iter().map(|(why, count): (_, u64)| (why, count.to_string())),
     )
+}
+
+/// Which packets a row is of, in words.
+fn packets_of(row: &Row) -> String {
+    let unit = if row.inner_bytes == "mixed" { "" } else { " B" };
+    format!("{}{unit} {}", row.inner_bytes, format!("{:?}", row.way).to_lowercase())
 }
 
 fn cost(page: &mut String, report: &Report) -> Result<()> {
