@@ -45,6 +45,8 @@ const INSIDE: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::
 const NOBODY: [u8; 6] = [4; 6];
 /// How long the gateway may take to start; a hundred thousand clients are a long file.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a busy one may take to answer its operator.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long it may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -182,6 +184,17 @@ impl Plant {
         let output = Command::new(&self.program).args([question, "--json", "--socket"]).arg(socket).output()?;
         ensure!(output.status.success(), "jumpgate {question}: {}", String::from_utf8_lossy(&output.stderr).trim());
         serde_json::from_slice(&output.stdout).with_context(|| format!("jumpgate {question} did not answer in JSON"))
+    }
+
+    /// All its counters; a gateway that has no time just now is asked again.
+    pub fn counters(&self) -> Result<serde_json::Value> {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        loop {
+            match self.ask("counters") {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+                answer => return answer,
+            }
+        }
     }
 
     /// Runs the product's program with these arguments, its output captured.

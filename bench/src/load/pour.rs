@@ -136,7 +136,7 @@ impl Engine {
 
     /// Everything that the gateway counts as not forwarded, by who counted it and why.
     fn drops(&self) -> Result<BTreeMap<String, u64>> {
-        let counters = self.plant.ask("counters")?;
+        let counters = self.plant.counters()?;
         if counters.as_array().is_none_or(Vec::is_empty) {
             bail!("the gateway has counted nothing at all");
         }

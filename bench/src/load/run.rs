@@ -41,7 +41,7 @@ pub fn run(scenario: Scenario, arguments: &LoadArguments) -> Result<Report> {
     engine.quiet();
     let mut findings = outcome?;
     let full = engine.reading()?;
-    let counters = engine.plant.ask("counters")?;
+    let counters = engine.plant.counters()?;
     let live = engine.crowd.live();
     // Before the stop: of what the gateway says then nobody takes anything.
     note_limits(&engine, &mut findings)?;
