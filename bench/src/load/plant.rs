@@ -35,14 +35,14 @@ use crate::links::{ip, make_pair};
 /// Where the gateway listens.
 pub(crate) const GATEWAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 51_900);
 /// The router that stands for all clients' networks.
-const CLIENTS_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+pub(crate) const CLIENTS_ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 /// Whom clients talk to.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
 /// The gateway's address on the inside, and its router there.
-const INSIDE: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 254));
+pub(crate) const INSIDE: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 254));
 /// The link address of both routers, which no link has. The XDP programs of the generator lead packets to it all the same;
 /// without them, the kernel throws such packets away on arrival.
-const NOBODY: [u8; 6] = [4; 6];
+pub(crate) const NOBODY: [u8; 6] = [4; 6];
 /// How long the gateway may take to start; a hundred thousand clients are a long file.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a busy one may take to answer its operator.
@@ -252,11 +252,16 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
 }
 
 fn spawn(program: &Path, directory: &Path, cpu: usize) -> Result<Child> {
-    use std::os::unix::process::CommandExt as _;
     let log = File::create(directory.join("log"))?;
     let mut command = Command::new(program);
     command.args(["run", "--config"]).arg(directory.join("gateway.toml"));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    spawn_pinned(&mut command, cpu)
+}
+
+/// Starts a program on one CPU, in a process group of its own: Ctrl-C is for us.
+pub(crate) fn spawn_pinned(command: &mut Command, cpu: usize) -> Result<Child> {
+    use std::os::unix::process::CommandExt as _;
     let mut cpus = CpuSet::new();
     cpus.set(cpu)?;
     // Inherited: the threads of this process keep theirs, the child begins with the one of the thread that makes it.
@@ -264,11 +269,11 @@ fn spawn(program: &Path, directory: &Path, cpu: usize) -> Result<Child> {
     sched_setaffinity(Pid::from_raw(0), &cpus)?;
     let child = command.process_group(0).spawn();
     sched_setaffinity(Pid::from_raw(0), &before)?;
-    child.with_context(|| format!("cannot start {}", program.display()))
+    child.with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 /// Has the XDP program of a plain inside port lead every packet to these addresses to that line.
-fn lead(line: &Line, link: &str, base: Ipv4Addr, span: u32, used: u32, stride: u32) -> Result<Steering> {
+pub(crate) fn lead(line: &Line, link: &str, base: Ipv4Addr, span: u32, used: u32, stride: u32) -> Result<Steering> {
     let mut steering = Steering::load(&SteeringConfig {
         port: GATEWAY.port(),
         workers: 1,
@@ -318,7 +323,7 @@ fn write_config(directory: &Path, config: &PlantConfig, secret: &StaticSecret, c
 }
 
 /// The link-layer address of a link of this namespace, asked by netlink through `ip`: /sys shows another namespace's.
-fn mac_of(link: &str) -> Result<[u8; 6]> {
+pub(crate) fn mac_of(link: &str) -> Result<[u8; 6]> {
     let output = Command::new("ip").args(["-json", "link", "show", link]).output().context("cannot run `ip`")?;
     let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let text = links[0]["address"].as_str().with_context(|| format!("{link} has no address"))?;
@@ -329,6 +334,6 @@ fn mac_of(link: &str) -> Result<[u8; 6]> {
     Ok(mac)
 }
 
-fn text_of(mac: [u8; 6]) -> String {
+pub(crate) fn text_of(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -166,7 +166,7 @@ fn cost(empty: &Reading, full: &Reading, elapsed: Span, live: u64, counters: &Va
     }
 }
 
-fn commit() -> Option<String> {
+pub(crate) fn commit() -> Option<String> {
     let git = |arguments: &[&str]| -> Option<String> {
         let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
         Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -10,7 +10,7 @@ use super::{Goal, Report};
 use crate::load::book::{Distribution, Moment};
 use crate::load::scenario::throughput::Row;
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
+pub(crate) const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;margin:.5em 0}\
 td,th{padding:.2em .8em;border-bottom:1px solid #ddd;text-align:left}td.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}\
 .PASS,.met{color:#00713f}.CONDITIONAL,.missed{color:#a04a00}.FAIL{color:#b00020}code{background:#f3f3f3;padding:.1em .3em}\
@@ -195,7 +195,7 @@ fn cost(page: &mut String, report: &Report) -> Result<()> {
     table(page, "Gateway", rows.map(|(name, value)| (name.to_owned(), value)))
 }
 
-fn goals(page: &mut String, goals: &[Goal]) -> Result<()> {
+pub(crate) fn goals(page: &mut String, goals: &[Goal]) -> Result<()> {
     if goals.is_empty() {
         return Ok(());
     }
@@ -316,6 +316,6 @@ fn number(value: f64) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
