@@ -11,6 +11,7 @@ mod ebpf;
 mod fuzz;
 mod instrument;
 mod netdev;
+mod peers;
 mod run;
 mod setup;
 mod shell;

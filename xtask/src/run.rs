@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, Profile, program};
+use crate::peers;
 use crate::setup;
 use crate::shell::{self, is_root, line, step};
 
@@ -91,6 +92,9 @@ pub(crate) fn test() -> Result<ExitCode> {
 pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
     setup::tools()?;
     setup::generator()?;
+    if peers::are_wanted(arguments) {
+        peers::install()?;
+    }
     build::build(&["jumpgate"], Profile::Release)?;
     package("jumpgate-bench", arguments)
 }

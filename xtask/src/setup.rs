@@ -40,6 +40,18 @@ const GENERATOR_TOOLS: [Tool; 4] = [
 const GENERATOR_LIBRARIES: [(&str, &str); 2] =
     [("/usr/include/libelf.h", "libelf-dev"), ("/usr/include/zlib.h", "zlib1g-dev")];
 
+/// The gateway in Go that `bench peers` compares with.
+const WIREGUARD_GO: &str = "wireguard-go";
+
+/// Installs Debian's wireguard-go if it is missing.
+pub(crate) fn wireguard_go() -> Result<()> {
+    if find(WIREGUARD_GO).is_some() {
+        return Ok(());
+    }
+    step("wireguard-go is missing (compared with Jumpgate): package wireguard-go");
+    install(&[WIREGUARD_GO])
+}
+
 /// Packages that building the load generator lacks here.
 pub(crate) fn missing_for_generator() -> Vec<&'static str> {
     let tools = GENERATOR_TOOLS.iter().filter(|tool| find(tool.program).is_none()).map(|tool| tool.package);
