@@ -9,6 +9,7 @@ pub mod forward;
 pub mod frames;
 mod links;
 pub mod load;
+pub mod peers;
 pub mod report;
 pub mod sessions;
 pub mod smoke;

@@ -18,6 +18,7 @@ use jumpgate_bench::load::arguments::LoadArguments;
 use jumpgate_bench::load::file;
 use jumpgate_bench::load::run::run as run_load;
 use jumpgate_bench::load::scenario::Scenario;
+use jumpgate_bench::peers::{self, PeersArguments};
 use jumpgate_bench::report::compare::compare;
 use jumpgate_bench::report::{Verdict, page};
 use jumpgate_bench::smoke;
@@ -53,6 +54,8 @@ enum Benchmark {
     Load(LoadBenchmark),
     /// Small versions of all, which fail on a safety counter or an empty result and never on a time
     Smoke,
+    /// Jumpgate beside WireGuard gateways in user space, in the same run (needs root, two CPUs)
+    Peers(PeersArguments),
     /// What changed between two reports of one benchmark
     Compare {
         /// The report before
@@ -200,6 +203,7 @@ fn main() -> ExitCode {
         Benchmark::Forward(arguments) => run_forward(&arguments),
         Benchmark::Load(benchmark) => run_scenario(&benchmark),
         Benchmark::Smoke => smoke::run(),
+        Benchmark::Peers(arguments) => run_peers(&arguments),
         Benchmark::Compare { before, after } => run_compare(&before, &after),
     };
     match result {
@@ -224,6 +228,20 @@ fn run_scenario(benchmark: &LoadBenchmark) -> Result<ExitCode> {
         file.write_all(page::render(&report)?.as_bytes()).context("cannot write the page")?;
     }
     Ok(if report.result == Verdict::Fail { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn run_peers(arguments: &PeersArguments) -> Result<ExitCode> {
+    let (json, html) = (create(arguments.json.as_deref())?, create(arguments.html.as_deref())?);
+    let report = peers::run(arguments)?;
+    println!("{report}");
+    if let Some(mut file) = json {
+        serde_json::to_writer_pretty(&mut file, &report)?;
+        file.write_all(b"\n").context("cannot write the JSON file")?;
+    }
+    if let Some(mut file) = html {
+        file.write_all(peers::render(&report)?.as_bytes()).context("cannot write the page")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_compare(before: &Path, after: &Path) -> Result<ExitCode> {
