@@ -53,6 +53,11 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Print the metrics of the running client in the Prometheus text format
+    Metrics {
+        #[command(flatten)]
+        target: Target,
+    },
     /// Move the session of the running client to another uplink
     Move {
         #[command(flatten)]
@@ -141,6 +146,7 @@ impl Cli {
             Command::Status { target, json, follow: true } => follow(&target.socket()?, json),
             Command::Status { target, json, follow: false } => status(&target.socket()?, json),
             Command::Events { target } => follow(&target.socket()?, true),
+            Command::Metrics { target } => metrics(&target.socket()?),
             Command::Move { target, to } => order(&target, &Request::Move { to }),
             Command::Down { target } => order(&target, &Request::Down),
             Command::Genkey => print(&format!("{}\n", *keys::generate())),
@@ -222,6 +228,15 @@ fn audit_status(target: &Target) -> Result<StatusView, Failure> {
         Response::Audit(None) => Err("that client keeps no audit trace; remove `enabled = false` from [audit]".into()),
         _ => Err("the client's answer is no audit status; is `jump` of the same version as the running client?".into()),
     }
+}
+
+fn metrics(socket: &Path) -> Result<(), Failure> {
+    let Response::Metrics(page) = control::ask(socket, &Request::Metrics)? else {
+        return Err(
+            "the client's answer is no page of metrics; is `jump` of the same version as the running client?".into()
+        );
+    };
+    print(&page)
 }
 
 fn follow(socket: &Path, json: bool) -> Result<(), Failure> {

@@ -19,6 +19,7 @@
 //! | [`link`] | the kernel's tables by netlink, the routes this program adds |
 //! | [`tun`], [`socket`], [`batch`] | packets in and out, in place and in batches |
 //! | [`control`], [`report`], [`show`] | status and events: served, defined, printed |
+//! | [`metrics`] | what a monitoring system gets |
 //! | [`audit`] | the trace of what happened to its sessions |
 //! | [`config`], [`keys`], [`state`] | the file, the keys, and what outlives a run |
 //! | [`privilege`], [`signal`] | whether it may start, and when it must end |
@@ -37,6 +38,7 @@ pub mod control;
 pub mod driver;
 pub mod keys;
 pub mod link;
+pub mod metrics;
 pub mod privilege;
 pub mod report;
 mod rp_filter;

@@ -155,11 +155,11 @@ fn bytes(count: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::report::{SwitchReport, Traffic};
 
-    fn sample() -> Status {
+    pub(crate) fn sample() -> Status {
         let path = |id: u16, interface: &str, state, cause: Option<&str>| PathReport {
             id,
             interface: interface.into(),

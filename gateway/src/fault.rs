@@ -3,9 +3,10 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use jumpgate_metrics::EndpointError;
+
 use crate::admin::AdminError;
 use crate::config::ConfigError;
-use crate::metrics::EndpointError;
 use crate::net::{NetlinkError, VethError};
 use crate::port::PortError;
 use crate::slow::ListenError;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use jumpgate_metrics::Endpoint;
 use jumpgate_protocol::entropy::{Entropy, SeededEntropy};
 use jumpgate_protocol::gateway::{DeskConfig, HandshakeDesk, Heir, Shard, ShardConfig};
 use jumpgate_protocol::policy::{Policy, Rate};
@@ -36,7 +37,7 @@ use crate::doorbell::Doorbell;
 use crate::fault::Fault;
 use crate::handover::{SlowEnd, link};
 use crate::host::{self, Device};
-use crate::metrics::{Endpoint, PortLabels};
+use crate::metrics::{PortLabels, scrape};
 use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
 use crate::os_entropy::OsEntropy;
 use crate::port::{FrameSize, PlaneConfig, PortConfig, Ports, RingSizes, Role};
@@ -219,7 +220,8 @@ impl Gateway {
         let Self { slow, workers, _pair: pair, admin, metrics, trace } = self;
         let (sender, questions) = mpsc::channel(QUESTIONS);
         let reloads = tokio::spawn(reload_on(hangup, sender.clone()));
-        let scrapers = metrics.map(|endpoint| tokio::spawn(endpoint.serve(sender.clone())));
+        let asks = sender.clone();
+        let scrapers = metrics.map(|endpoint| tokio::spawn(endpoint.serve(move || scrape(asks.clone()))));
         let operators = tokio::spawn(admin.serve(sender));
         let served = slow.run(questions, stop).await;
         reloads.abort();
@@ -396,6 +398,7 @@ fn spawn_workers(
             clock::now(),
         );
         shard.keep_slots(|slot| worker_of(slot, count) == usize::from(ports.worker()));
+        shard.lend_stopwatch(clock::nanoseconds);
         let records = trace.attach_worker(ports.worker());
         if records.is_some() {
             shard.keep_records(clock::now(), desk.disclosure());

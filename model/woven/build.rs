@@ -54,7 +54,8 @@ const LEFT_ALONE: &[&str] = &["AwsLcChaCha", "Context", "SharedSecret", "SourceT
 
 /// Two states that differ in these only are the same state: constants of a run, statistics, and ciphers, which follow
 /// from the root of their key epoch and their place. They get `Clone` and a `Hash` of nothing.
-const OPAQUE: &[&str] = &["ClientConfig", "ReasonCounters", "RustCryptoChaCha", "ShardConfig", "Traffic"];
+const OPAQUE: &[&str] =
+    &["ClientConfig", "Meter", "ReasonCounters", "RustCryptoChaCha", "ShardConfig", "Stopwatch", "Traffic"];
 
 /// `Hash` written by hand, because a field is a map, a heap, or something of a library.
 const HASHED_BY_HAND: &[&str] = &["KeyPair", "Lazy", "OnDemand", "Shard"];

@@ -119,6 +119,11 @@ impl KeyRing {
         self.current.epoch
     }
 
+    /// Bytes of the replay window of one key epoch.
+    pub(crate) const fn window_bytes(&self) -> usize {
+        self.current.window.bytes()
+    }
+
     /// What the present keys counted, for [`crate::health`].
     pub(crate) const fn counters(&self) -> Counters<'_> {
         let KeySet { epoch, data_sent, window, .. } = &self.current;

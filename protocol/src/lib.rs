@@ -18,6 +18,7 @@
 //! | [`policy`] | the parameters that bound everything |
 //! | [`health`], [`limits`] | what is known of a path; token buckets |
 //! | [`reason`] | stable reason codes |
+//! | [`distribution`] | how often values of which size occurred |
 //! | [`audit`] | the record of everything that happened |
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@
 pub mod audit;
 pub mod client;
 pub mod crypto;
+pub mod distribution;
 pub mod entropy;
 pub mod gateway;
 pub mod handshake;

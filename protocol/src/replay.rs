@@ -69,6 +69,11 @@ impl ReplayWindow {
         self.highest
     }
 
+    /// Bytes of the bitmap.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.words.len() * size_of::<u64>()
+    }
+
     /// How many counters were accepted.
     pub const fn received(&self) -> u64 {
         self.received

@@ -24,16 +24,15 @@ impl StatusView {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header([
             "RING",
-            "WAITING",
-            "HIGH WATER",
-            "LOST A",
-            "LOST S",
-            "LOST T",
+            "WAITING A S T",
+            "HIGH WATER A S T",
+            "LOST A S T",
         ]);
         for ring in &self.rings {
             let name = ring.worker.map_or_else(|| control.to_owned(), |worker| format!("worker {worker}"));
-            let numbers = [ring.waiting as u64, ring.high_water as u64].into_iter().chain(ring.lost);
-            table.add_row([name].into_iter().chain(numbers.map(|number| number.to_string())));
+            let three = |numbers: [u64; 3]| numbers.map(|number| number.to_string()).join(" ");
+            let (waiting, high) = (ring.waiting.map(|count| count as u64), ring.high_water.map(|count| count as u64));
+            table.add_row([name, three(waiting), three(high), three(ring.lost)]);
         }
         let _ = writeln!(text, "\n{table}");
         text
@@ -57,8 +56,8 @@ mod tests {
             problem: None,
             impaired_since_ms: None,
             rings: vec![
-                RingView { worker: Some(3), waiting: 5, high_water: 9, lost: [7, 0, 0] },
-                RingView { worker: None, waiting: 0, high_water: 1, lost: [0; 3] },
+                RingView { worker: Some(3), waiting: [5, 0, 0], high_water: [9, 0, 0], lost: [7, 0, 0] },
+                RingView { worker: None, waiting: [0; 3], high_water: [1, 0, 0], lost: [0; 3] },
             ],
         };
         let text = status.show("slow path");

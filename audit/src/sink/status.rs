@@ -41,8 +41,8 @@ struct Problem {
 struct Ring {
     worker: Option<u16>,
     counters: Arc<Counters>,
-    waiting: usize,
-    high_water: usize,
+    waiting: [usize; Class::ALL.len()],
+    high_water: [usize; Class::ALL.len()],
 }
 
 /// The status at one moment, as the admin socket and the metrics tell it.
@@ -73,10 +73,10 @@ pub struct StatusView {
 pub struct RingView {
     /// The worker, none for the control thread.
     pub worker: Option<u16>,
-    /// Records of class A that wait.
-    pub waiting: usize,
+    /// Records that wait, of classes A, S and T.
+    pub waiting: [usize; Class::ALL.len()],
     /// Most of them that waited when the sink looked.
-    pub high_water: usize,
+    pub high_water: [usize; Class::ALL.len()],
     /// Records lost, of classes A, S and T.
     pub lost: [u64; Class::ALL.len()],
 }
@@ -151,8 +151,8 @@ impl SinkStatus {
         state.rings.extend(feeds.iter_mut().map(|feed| Ring {
             worker: feed.worker(),
             counters: Arc::clone(feed.counters()),
-            waiting: feed.waiting(Class::Audit),
-            high_water: feed.high_water(Class::Audit),
+            waiting: Class::ALL.map(|class| feed.waiting(class)),
+            high_water: Class::ALL.map(|class| feed.high_water(class)),
         }));
     }
 }

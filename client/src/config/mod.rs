@@ -44,6 +44,9 @@ pub struct Config {
     /// The client's own trace.
     #[serde(default)]
     pub audit: AuditSection,
+    /// Who may scrape it.
+    #[serde(default)]
+    pub metrics: MetricsSection,
     #[serde(default)]
     policy: toml::Table,
     /// Policy values asked of the gateway, by number; it grants what narrows its own (§10).
@@ -88,6 +91,14 @@ impl Default for AuditSection {
     fn default() -> Self {
         Self { enabled: true, path: None }
     }
+}
+
+/// `[metrics]`: an endpoint for a monitoring system.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MetricsSection {
+    /// Where `GET /metrics` is served by HTTP; nowhere by default.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[gateway]`: the other end.

@@ -10,6 +10,7 @@ use jumpgate_audit::sink::StatusView;
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{ControlError, Listener, ask, listen};
+pub(crate) use self::server::order;
 pub use self::server::{Control, Order, ServerError};
 use crate::report::Status;
 
@@ -29,6 +30,8 @@ pub enum Request {
         /// Interface, or `auto`.
         to: String,
     },
+    /// Metrics in the Prometheus text format.
+    Metrics,
     /// End the session and the program.
     Down,
     /// Every event from now on.
@@ -45,6 +48,8 @@ pub enum Response {
     Status(Box<Status>),
     /// How the audit trace stands; none if none is kept.
     Audit(Option<Box<StatusView>>),
+    /// The metrics that were asked for.
+    Metrics(String),
     /// The order was taken.
     Done,
     /// The order was refused, and why.

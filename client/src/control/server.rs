@@ -53,6 +53,7 @@ pub struct Order {
 pub struct Control {
     path: PathBuf,
     orders: mpsc::Receiver<Order>,
+    asks: mpsc::Sender<Order>,
     events: broadcast::Sender<String>,
     closing: Arc<Notify>,
     task: JoinHandle<()>,
@@ -80,17 +81,22 @@ impl Control {
         let (order_sender, orders) = mpsc::channel(ORDER_BACKLOG);
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
         let closing = Arc::new(Notify::new());
-        let task = tokio::spawn(accept(listener, order_sender, events.clone(), closing.clone()));
-        Ok(Self { path: path.to_owned(), orders, events, closing, task })
+        let task = tokio::spawn(accept(listener, order_sender.clone(), events.clone(), closing.clone()));
+        Ok(Self { path: path.to_owned(), orders, asks: order_sender, events, closing, task })
     }
 
     /// The next order.
     pub async fn next_order(&mut self) -> Order {
         match self.orders.recv().await {
             Some(order) => order,
-            // The accepting task holds a sender as long as this value lives.
+            // This value holds a sender itself.
             None => std::future::pending().await,
         }
+    }
+
+    /// Where orders of others than the socket's askers go.
+    pub fn orders(&self) -> mpsc::Sender<Order> {
+        self.asks.clone()
     }
 
     /// Tells every listener.
@@ -157,7 +163,7 @@ async fn serve(stream: UnixStream, orders: mpsc::Sender<Order>, events: broadcas
     write_line(&mut writer, &serde_json::to_string(&response)?).await
 }
 
-async fn order(request: Request, orders: &mpsc::Sender<Order>) -> Response {
+pub(crate) async fn order(request: Request, orders: &mpsc::Sender<Order>) -> Response {
     let (answer, answered) = oneshot::channel();
     let stopping = || Response::Error("the client is stopping".to_owned());
     if orders.send(Order { request, answer }).await.is_err() {

@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use jumpgate_metrics::{Endpoint, EndpointError};
 use jumpgate_protocol::client::{Client, ClientConfig};
 use jumpgate_protocol::crypto::StaticSecret;
 use jumpgate_protocol::ident::TransportId;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 use tracing::{info, warn};
 
@@ -36,7 +38,7 @@ use crate::signal::Signals;
 use crate::state::{HelloCounter, StateError};
 use crate::tun::{Tun, TunError};
 use crate::uplinks::{Lost, Uplinks};
-use crate::{clock, privilege, rp_filter};
+use crate::{clock, metrics, privilege, rp_filter};
 
 /// Longest sleep. Timers of the loop run on a clock that stands still while the machine sleeps; so after waking up it
 /// takes no longer than this until the core learns the true time.
@@ -58,6 +60,8 @@ pub enum DriverError {
     State(#[from] StateError),
     #[error(transparent)]
     Control(#[from] ServerError),
+    #[error("{0}; cure: {cure}", cure = .0.cure())]
+    Metrics(#[from] EndpointError),
     #[error(transparent)]
     Watch(#[from] WatchError),
     #[error(transparent)]
@@ -79,6 +83,8 @@ pub struct Driver {
     watcher: Watcher,
     table: Arc<Table>,
     control: Control,
+    /// Serves scrapers, if it may.
+    scrapers: Option<JoinHandle<()>>,
     signals: Signals,
     /// The audit trace, if one is kept.
     trace: Option<Trace>,
@@ -89,6 +95,18 @@ pub struct Driver {
     told_to_stop: Vec<oneshot::Sender<Response>>,
     timer: Pin<Box<Sleep>>,
     timer_due: Time,
+}
+
+/// Serves scrapers if the configuration says where.
+fn open_metrics(config: &Config, control: &Control) -> Result<Option<JoinHandle<()>>, EndpointError> {
+    let Some(address) = config.metrics.listen else { return Ok(None) };
+    let endpoint = Endpoint::open(address)?;
+    info!(%address, "metrics at http://{address}/metrics");
+    if !address.ip().is_loopback() {
+        warn!(%address, "whoever can reach this address can read the metrics: there is no password and no TLS");
+    }
+    let orders = control.orders();
+    Ok(Some(tokio::spawn(endpoint.serve(move || metrics::scrape(orders.clone())))))
 }
 
 /// What ended a wait.
@@ -110,6 +128,7 @@ impl Driver {
         let counter = HelloCounter::open(&config.client.state_dir)?;
         let signals = Signals::install().map_err(DriverError::Signals)?;
         let control = Control::listen(&config.client.control_socket)?;
+        let scrapers = open_metrics(&config, &control)?;
         let watcher = Watcher::start().await?;
         let table = watcher.table();
         let name = &config.client.interface;
@@ -154,6 +173,7 @@ impl Driver {
             watcher,
             table,
             control,
+            scrapers,
             signals,
             trace,
         })
@@ -335,7 +355,8 @@ impl Driver {
         self.record();
         self.routes.remove_pins().await;
         self.signals.nothing_left_behind();
-        let Self { control, data, told_to_stop, trace, .. } = self;
+        let Self { control, scrapers, data, told_to_stop, trace, .. } = self;
+        scrapers.inspect(|scrapers| scrapers.abort());
         // The TUN goes, and with it its addresses and routes.
         drop(data);
         if let Some(trace) = trace {

@@ -8,10 +8,10 @@ use jumpgate_protocol::reason::Reason;
 use tracing::info;
 
 use super::Driver;
-use crate::clock;
 use crate::control::{Order, Request, Response};
 use crate::report::{PathReport, PathState, Phase, Status, Traffic};
 use crate::uplinks::Uplink;
+use crate::{clock, metrics};
 
 /// The word that leaves the choice of the uplink to the policy.
 const AUTO: &str = "auto";
@@ -21,6 +21,7 @@ impl Driver {
     pub(super) fn obey(&mut self, order: Order) {
         let response = match order.request {
             Request::Status => Response::Status(Box::new(self.status())),
+            Request::Metrics => Response::Metrics(metrics::render(&self.status(), self.client.meter())),
             Request::Move { to } => match self.move_to(&to) {
                 Ok(()) => Response::Done,
                 Err(message) => Response::Error(message),

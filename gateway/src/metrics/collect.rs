@@ -1,18 +1,25 @@
 //! From what the gateway knows to a page: one function for each part of it.
 
+use std::ops::RangeInclusive;
+
 use jumpgate_audit::sink::StatusView;
 use jumpgate_common::counter::Fate;
-use jumpgate_protocol::audit::{Class, LimitScope, PolicyHash};
+use jumpgate_metrics::Page;
+use jumpgate_protocol::audit::{Class, LimitScope, PolicyHash, SecurityCounts};
+use jumpgate_protocol::distribution::Distribution;
+use jumpgate_protocol::gateway::{Memory, Meter};
+use jumpgate_protocol::machine::Evidence;
 use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::wire::MessageType;
 
+use super::conduct::Violation;
 use super::families::{self as f};
-use super::page::Page;
 use super::process::Process;
-use super::tally::{Tally, Violation};
+use super::tally::Tally;
+use crate::port::BATCH;
 use crate::worker::{ControlRefusals, WorkerCounters};
-use crate::xdp;
+use crate::xdp::{self, MapLedger, SteeringMap};
 
 /// The program's commit, where the build was told of one.
 const COMMIT: &str = match option_env!("JUMPGATE_COMMIT") {
@@ -46,6 +53,8 @@ pub struct SlowCounters {
     pub cookies: u64,
     /// Reloads that put another policy in force, and those that did not.
     pub reloads: (u64, u64),
+    /// Microseconds from a transition of a session until the inside steering followed it.
+    pub steering_lag: Distribution,
 }
 
 impl SlowCounters {
@@ -77,6 +86,10 @@ pub struct Sources<'a> {
     pub under_load: bool,
     /// The counters of the XDP programs, if they can be read.
     pub xdp: Option<xdp::Counters>,
+    /// What is in the steering maps.
+    pub maps: MapLedger,
+    /// Security records of the slow path itself.
+    pub security: SecurityCounts,
     /// What the workers answered.
     pub workers: &'a [WorkerCounters],
     /// What the kernel says of this process.
@@ -90,12 +103,13 @@ pub fn render(sources: &Sources<'_>) -> String {
     let mut page = Page::new(sources.policy.observability);
     identity(&mut page, sources);
     sessions(&mut page, sources);
-    jumps(&mut page, &sources.slow.tally);
+    jumps(&mut page, sources);
     control(&mut page, sources);
     handshakes(&mut page, sources);
-    safety(&mut page, &sources.slow.tally);
+    safety(&mut page, sources);
     traffic(&mut page, sources);
     ports(&mut page, sources);
+    steering(&mut page, sources);
     audit(&mut page, sources.audit.as_ref());
     process(&mut page, sources);
     page.finish()
@@ -138,7 +152,41 @@ fn sessions(page: &mut Page, sources: &Sources<'_>) {
     }
 }
 
-fn jumps(page: &mut Page, tally: &Tally) {
+/// What costs so little that only a power of two tells it: nanoseconds, from 32 to a millisecond.
+const LOOKUP_POWERS: RangeInclusive<u32> = 5..=20;
+/// The same of what a session costs as a whole: from half a microsecond to 17 ms.
+const SESSION_POWERS: RangeInclusive<u32> = 9..=24;
+/// Microseconds from 1 ms to 34 s: beyond every profile's time to notice a death.
+const DETECTION_POWERS: RangeInclusive<u32> = 10..=25;
+/// Microseconds from 16 to 8 s.
+const LAG_POWERS: RangeInclusive<u32> = 4..=23;
+/// Packets of a batch, up to 64.
+const BATCH_POWERS: RangeInclusive<u32> = 0..=BATCH.ilog2();
+const NANOS: f64 = 1e9;
+const MICROS: f64 = 1e6;
+
+/// What all workers counted together.
+fn together(workers: &[WorkerCounters], of: impl Fn(&Meter) -> &Distribution) -> Distribution {
+    let mut sum = Distribution::default();
+    workers.iter().for_each(|worker| sum.add(of(&worker.meter)));
+    sum
+}
+
+fn jumps(page: &mut Page, sources: &Sources<'_>) {
+    let tally = &sources.slow.tally;
+    let commits = together(sources.workers, |meter| &meter.commits);
+    page.family(&f::TRANSITION_DURATION).distribution(&[], &commits, SESSION_POWERS, NANOS);
+    let evictions = together(sources.workers, |meter| &meter.evictions);
+    page.family(&f::EVICTION_DURATION).distribution(&[], &evictions, SESSION_POWERS, NANOS);
+    let lookups = together(sources.workers, |meter| &meter.lookups);
+    page.family(&f::LOOKUP_DURATION).distribution(&[], &lookups, LOOKUP_POWERS, NANOS);
+    let mut family = page.family(&f::DETECTION_LATENCY);
+    for evidence in Evidence::ALL {
+        let noticed = together(sources.workers, |meter| &meter.detections[evidence as usize]);
+        if noticed.total() > 0 {
+            family.distribution(&[&evidence.name()], &noticed, DETECTION_POWERS, MICROS);
+        }
+    }
     let mut family = page.family(&f::RECOVERY_LATENCY);
     for ((cause, outcome), histogram) in &tally.recoveries {
         family.histogram(&[cause, &outcome.name()], histogram);
@@ -159,6 +207,7 @@ fn jumps(page: &mut Page, tally: &Tally) {
     for (reason, count) in &tally.failures {
         family.put(&[reason], count);
     }
+    page.family(&f::OSCILLATIONS).put(&[], tally.oscillations);
     let switched: u64 = tally.switches.values().sum();
     page.family(&f::REATTACH_REQUESTS).put(&[&"success"], switched).put(&[&"denied"], tally.reattach_denied);
 }
@@ -176,6 +225,7 @@ fn control(page: &mut Page, sources: &Sources<'_>) {
     page.family(&f::EPOCH_MISMATCHES)
         .put(&[&"stale"], refused.value(Reason::StaleStateVersion))
         .put(&[&"future"], refused.value(Reason::FutureStateVersion));
+    page.family(&f::CAS_CONFLICTS).put(&[], refused.value(Reason::AtomicityFailed));
     let data: u64 = sources.workers.iter().map(|worker| data_drops(worker).value(Reason::DataReplay)).sum();
     let control = [Reason::ReplayDetected, Reason::HelloReplayed].map(|reason| refused.value(reason));
     page.family(&f::REPLAY_REJECTS).put(&[&"data"], data).put(&[&"control"], control.iter().sum::<u64>());
@@ -201,6 +251,7 @@ fn handshakes(page: &mut Page, sources: &Sources<'_>) {
         .put(&[&"failed"], tally.unconfirmed)
         .put(&[&"refused"], all - asked)
         .put(&[&"cookie"], asked);
+    page.family(&f::HANDSHAKE_DURATION).histogram(&[], &tally.handshakes);
     page.family(&f::COOKIES_SENT).put(&[], sources.slow.cookies);
     let mut family = page.family(&f::REKEYS);
     for (trigger, count) in &tally.rekeyed {
@@ -209,11 +260,23 @@ fn handshakes(page: &mut Page, sources: &Sources<'_>) {
     family.put(&[&"UNKNOWN", &"denied"], tally.rekeys_denied);
     let expired = tally.deaths.get("path_unvalidated").copied().unwrap_or_default();
     page.family(&f::PATH_VALIDATIONS).put(&[&"ok"], tally.validated).put(&[&"expired"], expired);
+    let resets: u64 = sources.workers.iter().map(|worker| worker.meter.resets).sum();
+    page.family(&f::STATELESS_RESETS).put(&[&"sent"], resets);
 }
 
-fn safety(page: &mut Page, tally: &Tally) {
+fn safety(page: &mut Page, sources: &Sources<'_>) {
+    let mut security = sources.security;
+    sources.workers.iter().for_each(|worker| security.add(&worker.meter.security));
+    let mut family = page.family(&f::SECURITY_EVENTS);
+    for (kind, written, _) in security.iter() {
+        family.put(&[&kind.name()], written);
+    }
+    let mut family = page.family(&f::SECURITY_SUPPRESSED);
+    for (kind, _, suppressed) in security.iter() {
+        family.put(&[&kind.name()], suppressed);
+    }
     let mut family = page.family(&f::SAFETY_VIOLATIONS);
-    for (kind, count) in Violation::ALL.iter().zip(tally.violations) {
+    for (kind, count) in Violation::ALL.iter().zip(sources.slow.tally.violations) {
         family.put(&[&kind.name()], count);
     }
 }
@@ -237,6 +300,14 @@ fn traffic(page: &mut Page, sources: &Sources<'_>) {
     for (worker, seconds) in &sources.process.workers {
         family.put(&[worker], seconds);
     }
+    let mut family = page.family(&f::BATCH_PACKETS);
+    for WorkerCounters { worker, batches, .. } in sources.workers {
+        family.distribution(&[worker], batches, BATCH_POWERS, 1.0);
+    }
+    let beats = |of: fn(&Meter) -> u64| sources.workers.iter().map(|worker| of(&worker.meter)).sum::<u64>();
+    page.family(&f::HEARTBEATS)
+        .put(&[&"received", &false], beats(|meter| meter.heartbeats))
+        .put(&[&"sent", &false], beats(|meter| meter.heartbeat_acks));
 }
 
 fn ports(page: &mut Page, sources: &Sources<'_>) {
@@ -253,6 +324,14 @@ fn ports(page: &mut Page, sources: &Sources<'_>) {
     let mut family = page.family(&f::XDP_DROPS);
     for (counter, count) in of(Fate::Dropped) {
         family.put(&[&counter.name()], count);
+    }
+    let mut family = page.family(&f::XSK_RING_OCCUPANCY);
+    for WorkerCounters { worker, rings, .. } in sources.workers {
+        family
+            .put(&[&"rx", worker], rings.receive)
+            .put(&[&"tx", worker], rings.transmit)
+            .put(&[&"fill", worker], rings.fill)
+            .put(&[&"completion", worker], rings.completion);
     }
     let mut family = page.family(&f::UMEM_FRAMES);
     for WorkerCounters { worker, frames, .. } in sources.workers {
@@ -272,17 +351,34 @@ fn ports(page: &mut Page, sources: &Sources<'_>) {
     }
 }
 
+fn steering(page: &mut Page, sources: &Sources<'_>) {
+    let mut family = page.family(&f::XDP_MAP_ENTRIES);
+    for map in SteeringMap::ALL {
+        family.put(&[&map.name()], sources.maps.entries(map));
+    }
+    let mut family = page.family(&f::XDP_MAP_ERRORS);
+    for map in SteeringMap::ALL {
+        family.put(&[&map.name()], sources.maps.errors(map));
+    }
+    let (pool, lag) = (SteeringMap::Pool.name(), &sources.slow.steering_lag);
+    page.family(&f::XDP_MAP_LAG).distribution(&[&pool], lag, LAG_POWERS, MICROS);
+}
+
 /// Families without samples if no trace is kept.
 fn audit(page: &mut Page, status: Option<&StatusView>) {
     let rings = || status.into_iter().flat_map(|status| &status.rings);
     let of = |worker: Option<u16>| worker.map_or_else(|| "slow".to_owned(), |worker| worker.to_string());
     let mut family = page.family(&f::OBS_OCCUPANCY);
     for ring in rings() {
-        family.put(&[&"audit", &of(ring.worker)], ring.waiting);
+        for (class, waiting) in Class::ALL.iter().zip(ring.waiting) {
+            family.put(&[&class_name(*class), &of(ring.worker)], waiting);
+        }
     }
     let mut family = page.family(&f::OBS_HIGH_WATER);
     for ring in rings() {
-        family.put(&[&"audit", &of(ring.worker)], ring.high_water);
+        for (class, most) in Class::ALL.iter().zip(ring.high_water) {
+            family.put(&[&class_name(*class), &of(ring.worker)], most);
+        }
     }
     let mut family = page.family(&f::OBS_LOST);
     for ring in rings() {
@@ -304,7 +400,7 @@ fn audit(page: &mut Page, status: Option<&StatusView>) {
     }
     let mut family = page.family(&f::AUDIT_SINK_LAG);
     if status.is_some() {
-        family.put(&[&"file"], rings().map(|ring| ring.waiting).sum::<usize>());
+        family.put(&[&"file"], rings().map(|ring| ring.waiting[Class::Audit as usize]).sum::<usize>());
     }
     let mut family = page.family(&f::AUDIT_HEAD_SEQ);
     let head = status.and_then(|status| status.head.as_deref()?.split(':').next()?.parse::<u64>().ok());
@@ -322,6 +418,13 @@ const fn class_name(class: Class) -> &'static str {
 }
 
 fn process(page: &mut Page, sources: &Sources<'_>) {
+    let mut family = page.family(&f::SESSION_MEMORY);
+    for (kind, _) in Memory::default().kinds() {
+        let of = |worker: &WorkerCounters| {
+            worker.meter.memory.kinds().iter().find(|(name, _)| *name == kind).map(|one| one.1)
+        };
+        family.put(&[&kind], sources.workers.iter().filter_map(of).sum::<u64>());
+    }
     let mut family = page.family(&f::PROCESS_MEMORY);
     if let Some(memory) = &sources.process.memory {
         family.put(&[&"resident"], memory.resident).put(&[&"virtual"], memory.size);

@@ -4,16 +4,19 @@
 //! exact. One entry is kept for each session that lives.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use jumpgate_metrics::Histogram;
 use jumpgate_protocol::gateway::{EventKind, SessionEvent};
 use jumpgate_protocol::ident::Locator;
 use jumpgate_protocol::machine::{State, Transition, TransitionId};
+use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Time;
 use jumpgate_protocol::wire::MessageType;
 
-use super::histogram::Histogram;
+use super::conduct::{Conduct, Violation};
 
 /// How a recovery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,31 +40,6 @@ impl Outcome {
     }
 }
 
-/// Broken invariants that the slow path can see for itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Violation {
-    /// A run-time check of a session failed, and it was ended (T23); or a worker refused a birth.
-    CheckFailed,
-    /// A `state_version` that is not its predecessor's plus one (INV-08).
-    VersionRegression,
-    /// A transition of a session that has ended, or that nobody made (INV-10).
-    PostEndActivity,
-}
-
-impl Violation {
-    /// Every kind.
-    pub(super) const ALL: [Self; 3] = [Self::CheckFailed, Self::VersionRegression, Self::PostEndActivity];
-
-    /// The label.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::CheckFailed => "check_failed",
-            Self::VersionRegression => "version_regression",
-            Self::PostEndActivity => "post_end_activity",
-        }
-    }
-}
-
 /// A session that lives.
 #[derive(Debug)]
 struct Standing {
@@ -73,12 +51,23 @@ struct Standing {
     bound_at: Option<Time>,
     /// When and why it left ATTACHED.
     trouble: Option<(Time, Reason)>,
+    /// When its HELLO_INIT came, until its keys are confirmed.
+    hello_at: Option<Time>,
+    conduct: Conduct,
+}
+
+/// A handshake that a worker is being told of.
+#[derive(Debug)]
+struct Hello {
+    at: Time,
+    policy: Arc<Policy>,
 }
 
 /// Everything that events tell, added up since the start.
 #[derive(Debug, Default)]
 pub struct Tally {
     standings: HashMap<Locator, Standing>,
+    hellos: HashMap<Locator, Hello>,
     pub(super) created: u64,
     pub(super) ended: BTreeMap<Reason, u64>,
     pub(super) transitions: BTreeMap<(State, State, Reason), u64>,
@@ -90,6 +79,8 @@ pub struct Tally {
     pub(super) denials: BTreeMap<Reason, u64>,
     pub(super) failures: BTreeMap<Reason, u64>,
     pub(super) reattach_denied: u64,
+    pub(super) oscillations: u64,
+    pub(super) handshakes: Histogram,
     pub(super) confirmed: u64,
     pub(super) unconfirmed: u64,
     pub(super) rekeyed: BTreeMap<Reason, u64>,
@@ -99,14 +90,31 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A client was admitted; its worker hears of it next.
+    pub fn hello(&mut self, now: Time, session: Locator, policy: Arc<Policy>) {
+        self.hellos.insert(session, Hello { at: now, policy });
+    }
+
+    /// Looks at all sessions for what no event would tell.
+    pub fn review(&mut self, now: Time) {
+        let late = self.standings.values_mut().filter_map(|one| one.conduct.overstays(now).then_some(())).count();
+        self.violations[Violation::UnboundedRecovery as usize] += late as u64;
+    }
+
     /// Follows one event of a session of that worker.
     pub fn follow(&mut self, worker: usize, event: &SessionEvent) {
+        // Its slot may have moved: whoever speaks for it has it.
+        if let Some(standing) = self.standings.get_mut(&event.locator) {
+            standing.worker = worker;
+        }
         match &event.kind {
             EventKind::Created => self.birth(worker, event.locator),
             EventKind::TakenOver { state, version, since, created, .. } => {
                 let bound_at = (*state != State::Birth).then_some(*created);
+                let conduct = Conduct::new(None, false);
+                let (state, since, version) = (*state, *since, *version);
                 let standing =
-                    Standing { worker, state: *state, since: *since, version: *version, bound_at, trouble: None };
+                    Standing { worker, state, since, version, bound_at, trouble: None, hello_at: None, conduct };
                 self.standings.insert(event.locator, standing);
             }
             EventKind::Transition(transition) => self.transition(event.locator, transition),
@@ -119,7 +127,15 @@ impl Tally {
                     *self.denials.entry(*reason).or_default() += 1;
                 }
             }
-            EventKind::BirthRefused { .. } => self.violated(Violation::CheckFailed),
+            EventKind::PolicyChanged { policy, in_force: true, .. } => {
+                if let Some(standing) = self.standings.get_mut(&event.locator) {
+                    standing.conduct.policy = Some(policy.clone());
+                }
+            }
+            EventKind::BirthRefused { .. } => {
+                self.hellos.remove(&event.locator);
+                self.violated(Violation::CheckFailed);
+            }
             _ => {}
         }
     }
@@ -145,9 +161,21 @@ impl Tally {
     fn birth(&mut self, worker: usize, locator: Locator) {
         self.created += 1;
         // When it was born is not told, and nobody asks how long BIRTH lasts.
-        let standing =
-            Standing { worker, state: State::Birth, since: Time::ZERO, version: 0, bound_at: None, trouble: None };
-        self.standings.insert(locator, standing);
+        let hello = self.hellos.remove(&locator);
+        let hello_at = hello.as_ref().map(|hello| hello.at);
+        let standing = Standing {
+            worker,
+            state: State::Birth,
+            since: Time::ZERO,
+            version: 0,
+            bound_at: None,
+            trouble: None,
+            hello_at,
+            conduct: Conduct::new(hello.map(|hello| hello.policy), true),
+        };
+        if self.standings.insert(locator, standing).is_some() {
+            self.violated(Violation::SilentReset);
+        }
     }
 
     fn transition(&mut self, locator: Locator, transition: &Transition) {
@@ -174,6 +202,11 @@ impl Tally {
             self.violated(Violation::VersionRegression);
         }
         standing.version = version;
+        let violations = &mut self.violations;
+        standing.conduct.follow(transition, |violation| violations[violation as usize] += 1);
+        if matches!(id, TransitionId::T01 | TransitionId::T11) && standing.conduct.oscillates(transition) {
+            self.oscillations += 1;
+        }
         if from != to {
             if from != State::Birth {
                 self.residence.entry(from).or_default().observe(between(standing.since, at));
@@ -184,6 +217,9 @@ impl Tally {
         if to.is_live() {
             if id == TransitionId::T01 {
                 standing.bound_at = Some(at);
+                if let Some(hello_at) = standing.hello_at.take() {
+                    self.handshakes.observe(between(hello_at, at));
+                }
             }
             self.standings.insert(locator, standing);
             return;
@@ -305,7 +341,7 @@ mod tests {
         assert!((recovery.sum() - 0.25).abs() < 1e-9, "from leaving ATTACHED to the jump");
         assert!((tally.ages[&Reason::OperatorTerminated].sum() - 8.0).abs() < 1e-9);
         assert!((tally.residence[&State::Attached].sum() - 7.75).abs() < 1e-9, "twice there");
-        assert_eq!(tally.violations, [0; 3]);
+        assert_eq!(tally.violations, [0; Violation::ALL.len()]);
     }
 
     #[test]

@@ -140,6 +140,10 @@ impl OwnFill {
         self.ring.needs_wakeup()
     }
 
+    pub(super) fn occupancy(&self) -> u32 {
+        self.ring.occupancy()
+    }
+
     fn give(&mut self, frame: Frame, ledger: &mut FrameLedger) {
         match self.ring.give(frame) {
             Ok(()) => ledger.filled += 1,

@@ -85,6 +85,19 @@ pub struct PortStatistics {
     pub invalid_transmit: u64,
 }
 
+/// Entries in the rings of one worker, both ports together, at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingLevels {
+    /// Received packets that wait for the worker.
+    pub receive: u64,
+    /// Packets that wait for the kernel to send them.
+    pub transmit: u64,
+    /// Empty frames that the kernel may receive into.
+    pub fill: u64,
+    /// Frames whose packet was sent, on their way back.
+    pub completion: u64,
+}
+
 impl<S: Kick> WorkerPorts<S> {
     /// Number of the worker that this share belongs to.
     pub fn worker(&self) -> u16 {
@@ -219,6 +232,18 @@ impl<S: Kick> WorkerPorts<S> {
             fill_empty: sum.fill_empty + one.fill_empty,
             invalid_transmit: sum.invalid_transmit + one.invalid_transmit,
         })
+    }
+
+    /// How full the rings are.
+    pub fn levels(&self) -> RingLevels {
+        let mut levels = RingLevels::default();
+        for line in Role::ALL.map(|role| self.line(role)) {
+            levels.receive += line.receivers.iter().map(|receiver| u64::from(receiver.ring.occupancy())).sum::<u64>();
+            levels.transmit += u64::from(line.sender.ring.occupancy());
+            levels.completion += u64::from(line.sender.completion.occupancy());
+        }
+        levels.fill = self.homes.own().iter().map(|fill| u64::from(fill.occupancy())).sum();
+        levels
     }
 
     fn line(&self, role: Role) -> &Line<S> {

@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 pub use error::PortError;
 pub use homes::{FrameLedger, Homes};
-pub use lines::{Kick, PortStatistics, WorkerPorts};
+pub use lines::{Kick, PortStatistics, RingLevels, WorkerPorts};
 
 use crate::sys::Frame;
 

@@ -315,6 +315,7 @@ impl SlowPath {
                     if let Some(mut birth) = outcome.birth {
                         birth.arrival.route = next_hops.follow(tuple.peer.ip(), &mut changes);
                         roster.birth(&birth);
+                        metrics.tally.hello(now, birth.locator, birth.policy.clone());
                         owners.tell_owner(birth.locator.slot(), Command::Birth(Box::new(birth)));
                         if let Some(session) = outcome.fixation {
                             let reason = Reason::SecSessionFixationAttempt;
@@ -417,6 +418,9 @@ impl SlowPath {
         self.settle_moves(event);
         if let Some(steer) = self.parts.roster.follow(event, worker) {
             self.steer(steer);
+            if let EventKind::Transition(transition) = &event.kind {
+                self.metrics.steering_lag.count(clock::now().since(transition.at).as_micros());
+            }
         }
         // HS-8: the new session has taken over; the old one ends.
         if let Some(replaced) = self.parts.desk.session_event(event) {
@@ -595,7 +599,9 @@ impl SlowPath {
     }
 
     fn metrics_page(&mut self, workers: &[WorkerCounters]) -> String {
-        let under_load = self.parts.desk.is_under_load(clock::now());
+        let now = clock::now();
+        let under_load = self.parts.desk.is_under_load(now);
+        self.metrics.tally.review(now);
         let parts = &self.parts;
         metrics::render(&Sources {
             policy: &parts.config.policy,
@@ -605,6 +611,8 @@ impl SlowPath {
             tombstones: parts.desk.tombstones(),
             under_load,
             xdp: parts.steering.counters().ok(),
+            maps: *parts.steering.ledger(),
+            security: parts.desk.security(),
             workers,
             process: Process::read(),
             audit: parts.records.status(),

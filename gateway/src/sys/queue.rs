@@ -54,6 +54,11 @@ impl ReceiveRing {
     pub fn waiting(&mut self) -> u32 {
         self.entries.waiting()
     }
+
+    /// Packets that wait, for those who watch.
+    pub fn occupancy(&self) -> u32 {
+        self.entries.filled()
+    }
 }
 
 impl TransmitRing {
@@ -82,6 +87,11 @@ impl TransmitRing {
     /// Whether the kernel must be called to send. Always true in copy mode.
     pub fn needs_wakeup(&self) -> bool {
         self.entries.needs_wakeup()
+    }
+
+    /// Packets that wait for the kernel, for those who watch.
+    pub fn occupancy(&self) -> u32 {
+        self.entries.filled()
     }
 }
 
@@ -112,6 +122,11 @@ impl FillRing {
     pub fn needs_wakeup(&self) -> bool {
         self.entries.needs_wakeup()
     }
+
+    /// Empty frames that the kernel has, for those who watch.
+    pub fn occupancy(&self) -> u32 {
+        self.entries.filled()
+    }
 }
 
 impl CompletionRing {
@@ -129,5 +144,10 @@ impl CompletionRing {
     /// Lets the kernel use the places of all taken frames again; once per batch.
     pub fn release(&mut self) {
         self.entries.release();
+    }
+
+    /// Frames that wait to be taken, for those who watch.
+    pub fn occupancy(&self) -> u32 {
+        self.entries.filled()
     }
 }

@@ -138,6 +138,13 @@ impl<T: Entry> Ring<T> {
         flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
 
+    /// Entries that are filled now, as both ends show it. For those who watch: by the time it is read it has changed.
+    fn filled(&self) -> u32 {
+        let tail = self.consumer().load(Ordering::Relaxed);
+        // Read one after the other, they may never have stood so; never more than the ring holds.
+        self.producer().load(Ordering::Relaxed).wrapping_sub(tail).min(self.size)
+    }
+
     /// The entry that the free-running counter `position` names.
     fn entry(&self, position: u32) -> NonNull<T> {
         // SAFETY: masked by size - 1, the offset stays within the ring's `size` entries.
@@ -188,6 +195,11 @@ impl<T: Entry> Producer<T> {
         }
     }
 
+    /// Entries published and not consumed, for those who watch.
+    pub(super) fn filled(&self) -> u32 {
+        self.ring.filled()
+    }
+
     /// Entries written and not consumed yet.
     pub(super) fn unconsumed(&mut self) -> u32 {
         self.seen_tail = self.ring.consumer().load(Ordering::Acquire);
@@ -228,6 +240,11 @@ impl<T: Entry> Consumer<T> {
             self.ring.consumer().store(self.tail, Ordering::Release);
             self.released = self.tail;
         }
+    }
+
+    /// Entries that wait to be read, for those who watch.
+    pub(super) fn filled(&self) -> u32 {
+        self.ring.filled()
     }
 
     /// Entries that wait to be read.
@@ -271,6 +288,18 @@ mod tests {
         consumer.release();
         assert!(producer.push(4));
         assert_eq!(producer.unconsumed(), 4);
+    }
+
+    #[test]
+    fn both_ends_see_how_full_a_ring_is_also_where_the_counters_wrap() {
+        let (mut producer, mut consumer) = ends(4, u32::MAX - 1);
+        assert!((0..3).all(|n| producer.push(n)));
+        assert_eq!(consumer.filled(), 0, "nothing is published");
+        producer.publish();
+        assert_eq!((producer.filled(), consumer.filled()), (3, 3));
+        assert_eq!(consumer.pop(), Some(0));
+        consumer.release();
+        assert_eq!((producer.filled(), consumer.filled()), (2, 2));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What a worker counted since its start.
 
+use jumpgate_protocol::distribution::Distribution;
+use jumpgate_protocol::gateway::Meter;
 use jumpgate_protocol::reason::ReasonCounters;
 
 use super::PathCounters;
-use crate::port::{FrameLedger, PortStatistics};
+use crate::port::{FrameLedger, PortStatistics, RingLevels};
 
 /// Packets and bytes of one port, Ethernet headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,12 @@ pub struct WorkerCounters {
     pub frames: FrameLedger,
     /// Times that it had nothing to do and slept.
     pub sleeps: u64,
+    /// Packets that it found at a time, where it found any.
+    pub batches: Distribution,
+    /// How full its rings were when it was asked.
+    pub rings: RingLevels,
+    /// What its sessions counted beside drops.
+    pub meter: Meter,
 }
 
 impl WorkerCounters {

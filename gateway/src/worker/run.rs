@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use jumpgate_audit::ring::Publisher;
+use jumpgate_protocol::distribution::Distribution;
 use jumpgate_protocol::gateway::{Parcel, Title};
 use jumpgate_protocol::ident::Slot;
 use jumpgate_protocol::time::{Span, Time};
@@ -41,6 +42,7 @@ pub struct Worker<S: Sessions, K = Socket> {
     inside: Traffic,
     outside_queues: Vec<u64>,
     sleeps: u64,
+    batches: Distribution,
     stopping: bool,
     /// A report found no room in the last round.
     reports_waiting: bool,
@@ -75,6 +77,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             outside: Traffic::default(),
             inside: Traffic::default(),
             sleeps: 0,
+            batches: Distribution::default(),
             stopping: false,
             reports_waiting: false,
             records: None,
@@ -159,6 +162,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             self.batch.drain(..).for_each(|frame| self.ports.discard(frame));
             return true;
         }
+        self.batches.count(count);
         let mut bytes = 0;
         for mut frame in self.batch.drain(..) {
             bytes += frame.len() as u64;
@@ -357,6 +361,9 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             inside_kernel: self.ports.statistics(Role::Inside),
             frames: *self.ports.ledger(),
             sleeps: self.sleeps,
+            batches: self.batches.clone(),
+            rings: self.ports.levels(),
+            meter: self.path.sessions().meter(),
         }
     }
 }

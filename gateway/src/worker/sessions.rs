@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
-use jumpgate_protocol::gateway::{Inner, Outbound, Parcel, Part, PolicyChange, Reply, Title};
+use jumpgate_protocol::gateway::{Inner, Meter, Outbound, Parcel, Part, PolicyChange, Reply, Title};
 use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
@@ -89,4 +89,9 @@ pub trait Sessions: Send + 'static {
 
     /// Packets that were dropped, by reason.
     fn drops(&self) -> &ReasonCounters;
+
+    /// What else was counted; nothing where nobody counts.
+    fn meter(&self) -> Meter {
+        Meter::default()
+    }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jumpgate_protocol::audit::{Disclosure, Record};
 use jumpgate_protocol::gateway::{
-    Birth, Inner, Outbound, Parcel, Part, PolicyChange, Reply, SessionEvent, SessionView, Shard, Title,
+    Birth, Inner, Meter, Outbound, Parcel, Part, PolicyChange, Reply, SessionEvent, SessionView, Shard, Title,
 };
 use jumpgate_protocol::ident::{Arrival, Locator, Slot};
 use jumpgate_protocol::policy::Rate;
@@ -106,5 +106,9 @@ impl Sessions for Shard {
 
     fn drops(&self) -> &ReasonCounters {
         self.counters()
+    }
+
+    fn meter(&self) -> Meter {
+        Self::meter(self)
     }
 }

@@ -12,12 +12,13 @@
 
 mod attach;
 mod error;
+mod ledger;
 mod unload;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use jumpgate_common::maps::{self, entry_of_worker};
@@ -26,6 +27,7 @@ use nix::errno::Errno;
 
 pub use attach::{Attached, Mode, ModeChoice};
 pub use error::XdpError;
+pub use ledger::{MapLedger, SteeringMap};
 pub use unload::{Leftover, unload};
 
 /// The compiled XDP programs, built from `ebpf/xdp` by `cargo xtask build-ebpf`.
@@ -69,6 +71,7 @@ pub struct Steering {
     outside_sockets: XskMap<MapData>,
     inside_sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, u64>,
+    ledger: MapLedger,
 }
 
 impl Steering {
@@ -98,6 +101,7 @@ impl Steering {
             outside_sockets: take(&mut ebpf, maps::OUTSIDE_XSKS)?,
             inside_sockets: take(&mut ebpf, maps::INSIDE_XSKS)?,
             counters: take(&mut ebpf, maps::COUNTERS)?,
+            ledger: MapLedger::default(),
             ebpf,
         })
     }
@@ -124,43 +128,77 @@ impl Steering {
     pub fn set_socket(&mut self, side: Side, queue: u32, worker: u32, socket: impl AsFd) -> Result<(), XdpError> {
         let entry = queue * self.workers + worker;
         let (map, name) = match side {
-            Side::Outside => (&mut self.outside_sockets, maps::OUTSIDE_XSKS),
-            Side::Inside => (&mut self.inside_sockets, maps::INSIDE_XSKS),
+            Side::Outside => (&mut self.outside_sockets, SteeringMap::OutsideSockets),
+            Side::Inside => (&mut self.inside_sockets, SteeringMap::InsideSockets),
         };
-        map.set(entry, socket.as_fd().as_raw_fd(), 0).map_err(XdpError::map(name))
+        // Each is set once, when its socket is opened.
+        let set = map.set(entry, socket.as_fd().as_raw_fd(), 0);
+        self.settle(name, set, (false, true))
     }
 
     /// Gives a slot, and all sessions in it, to a worker; or to nobody.
     pub fn set_slot(&mut self, slot: u16, worker: Option<u32>) -> Result<(), XdpError> {
         let entry = worker.map_or(NO_WORKER, entry_of_worker);
-        self.slots.set(slot.into(), entry, 0).map_err(XdpError::map(maps::SLOTS))
+        let was = self.slots.get(&slot.into(), 0).is_ok_and(|entry| entry != NO_WORKER);
+        let set = self.slots.set(slot.into(), entry, 0);
+        self.settle(SteeringMap::Slots, set, (was, entry != NO_WORKER))
     }
 
     /// Sends packets for the client at that index of the pool to a worker; or drops them.
     pub fn set_client(&mut self, index: u32, worker: Option<u32>) -> Result<(), XdpError> {
         let entry = worker.map_or(NO_WORKER, entry_of_worker);
-        self.pool.set(index, entry, 0).map_err(XdpError::map(maps::POOL))
+        self.set_pool(index, entry)
     }
 
     /// Leaves packets for that address of the pool to the kernel: it is the host's own.
     pub fn set_host(&mut self, index: u32) -> Result<(), XdpError> {
-        self.pool.set(index, PASS_TO_HOST, 0).map_err(XdpError::map(maps::POOL))
+        self.set_pool(index, PASS_TO_HOST)
     }
 
     /// Takes tunnel packets to this address from now on.
     pub fn add_local(&mut self, address: IpAddr) -> Result<(), XdpError> {
         let key = Address::from(address).0;
-        self.local_addresses.insert(key, 1, 0).map_err(XdpError::map(maps::LOCAL_ADDRESSES))
+        let was = self.local_addresses.get(&key, 0).is_ok();
+        let set = self.local_addresses.insert(key, 1, 0);
+        self.settle(SteeringMap::LocalAddresses, set, (was, true))
     }
 
     /// Leaves packets to this address to the kernel from now on; nothing happens if that was so.
     pub fn remove_local(&mut self, address: IpAddr) -> Result<(), XdpError> {
         let key = Address::from(address).0;
         match self.local_addresses.remove(&key) {
-            Err(error) if error::errno(&error) != Some(Errno::ENOENT) => {
-                Err(XdpError::map(maps::LOCAL_ADDRESSES)(error))
+            Err(error) if error::errno(&error) == Some(Errno::ENOENT) => Ok(()),
+            removed => self.settle(SteeringMap::LocalAddresses, removed, (true, false)),
+        }
+    }
+
+    /// What is in the maps, and how often the kernel refused a change.
+    pub const fn ledger(&self) -> &MapLedger {
+        &self.ledger
+    }
+
+    fn set_pool(&mut self, index: u32, entry: u32) -> Result<(), XdpError> {
+        let was = self.pool.get(&index, 0).is_ok_and(|entry| entry != NO_WORKER);
+        let set = self.pool.set(index, entry, 0);
+        self.settle(SteeringMap::Pool, set, (was, entry != NO_WORKER))
+    }
+
+    /// Counts a change: whether the entry was in use before, and is now.
+    fn settle(
+        &mut self,
+        map: SteeringMap,
+        change: Result<(), MapError>,
+        (was, is): (bool, bool),
+    ) -> Result<(), XdpError> {
+        match change {
+            Ok(()) => {
+                self.ledger.changed(map, was, is);
+                Ok(())
             }
-            _ => Ok(()),
+            Err(error) => {
+                self.ledger.refused(map);
+                Err(XdpError::map(map.kernel_name())(error))
+            }
         }
     }
 

@@ -99,6 +99,16 @@ fn r68_a_scrape_shows_a_session_come_and_go_and_agrees_with_the_counters() {
         assert!(value(&page, "jumpgate_process_memory_bytes{kind=\"resident\"}").is_some_and(|bytes| bytes > 1e6));
         assert!(value(&page, "jumpgate_worker_cpu_seconds_total{worker=\"1\"}").is_some_and(|seconds| seconds > 0.0));
 
+        let memory = |page: &str| sum(page, "jumpgate_session_memory_bytes", "kind=");
+        let pool = "jumpgate_xdp_map_entries{map=\"pool\"}";
+        assert_eq!(memory(&before), 0.0, "no session, no memory");
+        assert!(memory(&page) > 500.0, "{}", memory(&page));
+        assert_eq!(value(&page, pool), value(&before, pool).map(|entries| entries + 1.0));
+        assert_eq!(value(&page, "jumpgate_xdp_map_entries{map=\"slots\"}"), Some(4096.0));
+        assert_eq!(value(&page, "jumpgate_xdp_map_lag_seconds_count{map=\"pool\"}"), Some(1.0));
+        assert_eq!(value(&page, "jumpgate_handshake_duration_seconds_count"), Some(1.0));
+        assert!(sum(&page, "jumpgate_xsk_ring_occupancy", "ring=\"fill\"") > 0.0);
+
         let locator = gateway.sessions()[0].locator.clone();
         assert!(!page.contains(&locator) && !page.contains("alice") && !page.contains("192.0.2."), "OB-12");
         assert_eq!(gateway.ask(&Question::Terminate { locator }), Answer::Done);
@@ -106,6 +116,9 @@ fn r68_a_scrape_shows_a_session_come_and_go_and_agrees_with_the_counters() {
         assert_eq!(value(&page, "jumpgate_sessions_terminated_total{reason=\"OPERATOR_TERMINATED\"}"), Some(1.0));
         assert_eq!(value(&page, "jumpgate_session_age_seconds_count{reason=\"OPERATOR_TERMINATED\"}"), Some(1.0));
         assert_eq!(value(&page, "jumpgate_tombstones"), Some(1.0));
+        assert_eq!(value(&page, "jumpgate_eviction_duration_seconds_count"), Some(1.0));
+        assert_eq!(memory(&page), 0.0, "all of it is given back");
+        assert_eq!(value(&page, pool), value(&before, pool));
         assert_eq!(sum(&page, "jumpgate_safety_violations_total", "kind"), 0.0);
 
         assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));

@@ -10,8 +10,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Directories whose sources hold tests.
-const TESTED: [&str; 10] =
-    ["protocol", "sim", "model", "audit", "fuzz", "ebpf/common", "gateway", "client", "scripts/lab", "bench"];
+const TESTED: [&str; 11] = [
+    "protocol",
+    "sim",
+    "model",
+    "audit",
+    "metrics",
+    "fuzz",
+    "ebpf/common",
+    "gateway",
+    "client",
+    "scripts/lab",
+    "bench",
+];
 /// Directories that hold what was built.
 const BUILT: [&str; 2] = ["target", "corpus"];
 

@@ -7,7 +7,7 @@ use super::limiter::Limiter;
 use super::outer::Disclosure;
 use super::refusal;
 use super::value::{LimitAction, LimitScope, Pattern};
-use super::{Class, Event, Outer, PolicyRef, Record, Standing};
+use super::{Class, Event, EventType, Outer, PolicyRef, Record, SecurityCounts, Standing};
 use crate::ident::TransportId;
 use crate::reason::Reason;
 use crate::time::{Span, Time};
@@ -26,6 +26,14 @@ struct Open {
     records: VecDeque<Record>,
     disclosure: Disclosure,
     limiter: Limiter,
+    security: SecurityCounts,
+}
+
+impl Open {
+    fn push(&mut self, record: Record) {
+        self.security.wrote(record.event.event_type());
+        self.records.push_back(record);
+    }
 }
 
 /// Input that was refused, as far as it is known.
@@ -49,7 +57,8 @@ impl Journal {
             Some(open) => open.disclosure = disclosure,
             None => {
                 let records = VecDeque::with_capacity(CAPACITY);
-                self.0 = Some(Box::new(Open { records, disclosure, limiter: Limiter::new(now) }));
+                let (limiter, security) = (Limiter::new(now), SecurityCounts::default());
+                self.0 = Some(Box::new(Open { records, disclosure, limiter, security }));
             }
         }
     }
@@ -57,6 +66,11 @@ impl Journal {
     /// Whether records are kept.
     pub(crate) const fn is_open(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Security records so far.
+    pub(crate) fn security(&self) -> SecurityCounts {
+        self.0.as_ref().map(|open| open.security).unwrap_or_default()
     }
 
     /// The next record to be written.
@@ -75,7 +89,7 @@ impl Journal {
     pub(crate) fn write_of_node(&mut self, now: Time, reason: Reason, detail: Option<Reason>, event: Event) {
         let security = event.event_type().row().class == Class::Security;
         if let Some(open) = self.0.as_mut().filter(|open| !security || open.disclosure.security_records()) {
-            open.records.push_back(Record::new(now, None, open.disclosure.policy(), (Some(reason), detail), event));
+            open.push(Record::new(now, None, open.disclosure.policy(), (Some(reason), detail), event));
         }
     }
 
@@ -92,26 +106,33 @@ impl Journal {
         };
         // A limiter that tells nothing of itself has told by a record of its own.
         let untold = refused.reason == Reason::RateLimited && refused.limit.is_none();
-        if untold || !refusal::is_of_security(refused.reason) || !open.limiter.admits(refused.reason, now) {
+        if untold || !refusal::is_of_security(refused.reason) {
+            return;
+        }
+        if !open.limiter.admits(refused.reason, now) {
+            open.security.suppressed(refusal::event_type(refused.reason));
             return;
         }
         let context = context();
         let policy = context.map_or(open.disclosure.policy(), |context| context.policy);
         let standing = context.map(|context| context.standing);
         let (reasons, event) = refusal::event(refused, context.as_ref(), open.disclosure.outer(refused.peer));
-        open.records.push_back(Record::new(now, standing, policy, reasons, event));
+        open.push(Record::new(now, standing, policy, reasons, event));
     }
 
     /// An authentic message names an epoch that this end never reached.
     pub(crate) fn anomaly(&mut self, now: Time, context: &Context, observed: u64) {
         let reason = Reason::FutureStateVersion;
-        if let Some(open) = self.0.as_mut().filter(|open| open.disclosure.security_records())
-            && open.limiter.admits(reason, now)
-        {
-            let event = Event::SecurityOwnershipAnomaly { expected: context.standing.epoch, observed };
-            let reasons = (Some(Reason::SecOwnershipAnomaly), Some(reason));
-            open.records.push_back(Record::new(now, Some(context.standing), context.policy, reasons, event));
+        let Some(open) = self.0.as_mut().filter(|open| open.disclosure.security_records()) else {
+            return;
+        };
+        if !open.limiter.admits(reason, now) {
+            open.security.suppressed(EventType::SecurityOwnershipAnomaly);
+            return;
         }
+        let event = Event::SecurityOwnershipAnomaly { expected: context.standing.epoch, observed };
+        let reasons = (Some(Reason::SecOwnershipAnomaly), Some(reason));
+        open.push(Record::new(now, Some(context.standing), context.policy, reasons, event));
     }
 
     /// A limiter that refused for a while admits again.
@@ -122,7 +143,7 @@ impl Journal {
         let event = Event::RateLimitEvent { action: LimitAction::Released, scope, retry_after_ms: 0, peer: None };
         let policy = context.map_or(open.disclosure.policy(), |context| context.policy);
         let standing = context.map(|context| context.standing);
-        open.records.push_back(Record::new(now, standing, policy, (Some(Reason::RateLimited), None), event));
+        open.push(Record::new(now, standing, policy, (Some(Reason::RateLimited), None), event));
     }
 
     /// Writes what was left out, once an interval is over (OB-05).
@@ -135,10 +156,11 @@ impl Journal {
     /// Writes what was left out so far.
     pub(crate) fn summarise_all(&mut self, now: Time) {
         let Some(open) = &mut self.0 else { return };
-        let Open { records, limiter, disclosure } = &mut **open;
+        let Open { records, limiter, disclosure, security } = &mut **open;
         limiter.summarise(now, |reason, suppressed, interval_ms| {
             let event = Event::SecurityAbuse { pattern: Pattern::Suppressed, suppressed, interval_ms };
             let reasons = (Some(Reason::SecAbuseControlPlane), Some(reason));
+            security.wrote(EventType::SecurityAbuse);
             records.push_back(Record::new(now, None, disclosure.policy(), reasons, event));
         });
     }

@@ -23,6 +23,7 @@ mod outer;
 mod page;
 mod record;
 mod refusal;
+mod security;
 #[cfg(test)]
 mod tests;
 mod trail;
@@ -34,6 +35,7 @@ pub use event::{Event, EventType, Score, Scores};
 pub(crate) use journal::{Context, Journal, Refused};
 pub use outer::{Disclosure, Outer};
 pub use record::{PolicyRef, RECORD_MAX, Record, Standing};
+pub use security::SecurityCounts;
 pub(crate) use trail::{Answer, Request, Scene, Totals, Trail};
 pub use value::{
     Always, Check, CheckResult, CompromiseEvidence, Exclusion, KeyTrigger, Kind, LimitAction, LimitScope, Measured,

@@ -2,7 +2,7 @@
 
 use super::journal::{Context, Refused};
 use super::value::{LimitAction, LimitScope, Plane, Violation};
-use super::{Event, Outer, millis};
+use super::{Event, EventType, Outer, millis};
 use crate::reason::Reason;
 use crate::time::Span;
 use crate::wire::MessageType;
@@ -27,6 +27,15 @@ pub(super) const fn is_of_security(reason: Reason) -> bool {
             | Reason::CooldownActive
             | Reason::SwitchRateLimited
     )
+}
+
+/// The type of that record.
+pub(super) const fn event_type(reason: Reason) -> EventType {
+    match reason {
+        Reason::ReplayDetected | Reason::DataReplay | Reason::DataTooOld => EventType::SecurityReplayDetected,
+        Reason::RateLimited => EventType::RateLimitEvent,
+        _ => EventType::SecurityValidationFailed,
+    }
 }
 
 /// The record of a refusal.
@@ -75,5 +84,21 @@ const fn violation(reason: Reason) -> Violation {
         Reason::CapacityExceeded | Reason::PolicyDenied | Reason::PolicyInvalid => Violation::Policy,
         Reason::InternalError => Violation::Internal,
         _ => Violation::State,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Policy, Profile};
+
+    #[test]
+    fn ob05_what_is_left_out_is_counted_under_the_type_that_it_would_have_had() {
+        let peer = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+        let outer = super::super::Disclosure::new(&[0; 32], &Policy::profile(Profile::Default), 1).outer(peer);
+        for reason in Reason::ALL.iter().copied().filter(|reason| is_of_security(*reason)) {
+            let (_, event) = event(&Refused { reason, message: None, marker: 0, peer, limit: None }, None, outer);
+            assert_eq!(event.event_type(), event_type(reason), "{reason}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::connect::Connecting;
 use super::event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};
 use super::live::Live;
+use super::meter::Meter;
 use super::path::{Path, PathInfo};
 use crate::audit::{self, Disclosure, Journal};
 use crate::entropy::Entropy;
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) events: VecDeque<ClientEvent>,
     pub(super) journal: Journal,
     pub(super) counters: ReasonCounters,
+    pub(super) meter: Meter,
     pub(super) key_limits: KeyLimits,
 }
 
@@ -73,6 +75,7 @@ impl Client {
             events: VecDeque::new(),
             journal: Journal::default(),
             counters: ReasonCounters::default(),
+            meter: Meter::default(),
             key_limits: KeyLimits::SUITE_1,
         };
         Self { shared, phase: Phase::Idle }
@@ -265,6 +268,11 @@ impl Client {
     /// Refusals and drops by reason.
     pub const fn counters(&self) -> &ReasonCounters {
         &self.shared.counters
+    }
+
+    /// What was counted beside refusals and drops.
+    pub const fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     /// The client as the user sees it.

@@ -87,6 +87,7 @@ impl Live {
             Some(confirm) => confirm.round_trip(now).into_iter().for_each(|round_trip| found.measured(round_trip, now)),
             None => found.answered(ack.echo, now).map(|_| ()).ok_or(Reason::ReplayDetected)?,
         }
+        shared.meter.heartbeat_acks += 1;
         self.known_epoch = self.known_epoch.max(ack.binding_epoch);
         if ack.flags & HeartbeatAck::REKEY_WANTED != 0 {
             self.rekey_wanted(ack.flags & HeartbeatAck::FORGERIES != 0);
@@ -198,6 +199,7 @@ impl Live {
         if !reset.ends(self.locator, &self.reset_token) {
             return Err(Reason::AuthFail);
         }
+        shared.meter.resets += 1;
         self.apply(shared, &[Input::PeerTerminate { detail: Some(Reason::SessionLost) }], now);
         Ok(())
     }

@@ -11,6 +11,7 @@ mod core;
 mod event;
 mod inbound;
 mod live;
+mod meter;
 mod path;
 mod policy;
 mod pulse;
@@ -21,4 +22,5 @@ mod trace;
 
 pub use self::core::{Client, ClientConfig};
 pub use event::{ClientEvent, ClientStatus, PathRole, PathStatus, Transmit};
+pub use meter::Meter;
 pub use path::PathInfo;

@@ -67,6 +67,7 @@ impl Live {
         self.received_since = false;
         if calm && busy && !measured && self.suppressed < MAX_SUPPRESSED {
             self.suppressed += 1;
+            shared.meter.suppressed += 1;
             return;
         }
         self.suppressed = 0;
@@ -86,6 +87,7 @@ impl Live {
         if let Some(path) = shared.path_mut(path) {
             path.echoes.asked(self.control_sent, now);
         }
+        shared.meter.heartbeats += 1;
         shared.send(path, &packet);
     }
 

@@ -216,6 +216,9 @@ impl Live {
         // Of several copies nobody knows which one was answered; where nothing is known, a bound is better than nothing.
         let unknown = shared.path(path).is_some_and(|path| path.echoes.rtt().smoothed().is_none());
         let round_trip = (attempt.copies == 1 || unknown).then(|| now.since(attempt.first_sent));
+        if let Some(round_trip) = round_trip.filter(|_| single) {
+            shared.meter.reattaches.count(round_trip.as_micros());
+        }
         let found = shared.path_mut(path).ok_or(Reason::InvalidTransportCandidate)?;
         found.observed = Some(ack.observed);
         if let Some(round_trip) = round_trip {
@@ -275,12 +278,16 @@ impl Live {
             return Err(Reason::ReplayDetected);
         };
         shared.events.push_back(ClientEvent::Refused { reason: reject.reason, path: attempt.path });
+        let round_trip = (attempt.copies == 1).then(|| now.since(attempt.first_sent));
+        if let Some(round_trip) = round_trip {
+            shared.meter.reattaches.count(round_trip.as_micros());
+        }
         self.trail.answered(Answer {
             candidate: attempt.path,
             cause: attempt.cause,
             refusal: Some(reject.reason),
             detail: None,
-            round_trip: (attempt.copies == 1).then(|| now.since(attempt.first_sent)),
+            round_trip,
             retry_after: Some(Span::from_millis(u64::from(reject.retry_after_ms))),
         });
         self.record.count_attempt();

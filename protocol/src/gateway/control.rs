@@ -83,6 +83,7 @@ impl Session {
         if self.record.state() == State::Birth {
             return Err(Reason::InvalidStateForReattach);
         }
+        context.outbox.meter.heartbeats += 1;
         self.offset.sample(difference_ms(self.session_ms(context.now), body.client_time_ms), context.now);
         self.policy_acknowledged(body.policy_sequence, context);
         let now = context.now;
@@ -112,6 +113,7 @@ impl Session {
         }
         let ack = self.heartbeat_ack(header.counter, flags, now);
         let answered = self.reply(arrival, ack, context);
+        context.outbox.meter.heartbeat_acks += u64::from(answered.is_ok());
         // Calm may have lasted long enough by now (T07).
         self.review(context);
         self.record_sample(context);

@@ -13,7 +13,7 @@ use super::places::Places;
 use super::tombstones::Tombstones;
 use super::vigil::Vigil;
 use super::{AddressPool, Birth, EventKind, ResetKey, SessionEvent, Sources};
-use crate::audit::{self, Disclosure, LimitScope, PolicyAction};
+use crate::audit::{self, Disclosure, LimitScope, PolicyAction, SecurityCounts};
 use crate::entropy::Entropy;
 use crate::handshake::{CookieJar, HelloReply, Opened, Responder, StaticSecret};
 use crate::ident::{Arrival, Locator, PublicKey, SLOT_COUNT, SessionIdentity, Slot, Tuple};
@@ -210,6 +210,11 @@ impl HandshakeDesk {
     /// The next audit record, if there is one: policy, refused handshakes, floods.
     pub fn poll_record(&mut self) -> Option<audit::Record> {
         self.vigil.poll()
+    }
+
+    /// Security records of the desk.
+    pub fn security(&self) -> SecurityCounts {
+        self.vigil.security()
     }
 
     /// Input that the driver itself refused, before it came to the desk or to a shard: RATE_LIMITED by that limiter, or

@@ -4,7 +4,7 @@
 use super::event::EventKind;
 use super::lanes::{Mutation, digest};
 use super::session::Session;
-use super::shard::Context;
+use super::shard::{Context, Outbox};
 use crate::ident::{Arrival, TransportId};
 use crate::machine::{Input, NewBinding, State, due, reattach};
 use crate::reason::Reason;
@@ -59,6 +59,7 @@ impl Session {
             }
             Ok(Verdict::Commit(binding)) => {
                 let now = context.now;
+                let started = context.outbox.stopwatch.start();
                 // C10: one step, whole or not at all (INV-13).
                 match reattach(&mut self.record, binding, &self.policy, now) {
                     Ok(mut transitions) => {
@@ -75,6 +76,8 @@ impl Session {
                             // A check failed: there is nothing to acknowledge any more.
                             return Err(Reason::InvariantViolation);
                         }
+                        let Outbox { stopwatch, meter, .. } = context.outbox;
+                        stopwatch.stop(started, &mut meter.commits);
                         self.acknowledge(header, digest, arrival, detail, context)
                     }
                     Err(refusal) => {

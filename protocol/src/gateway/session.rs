@@ -9,6 +9,7 @@ use super::event::{EventKind, Reply, SessionEvent, SessionView};
 use super::freshness::{ClockOffset, difference_ms};
 use super::hint::Hints;
 use super::lanes::LastMutation;
+use super::meter::Memory;
 use super::push::Push;
 use super::shard::{Context, Inner, Outbox};
 use super::sources::Sources;
@@ -20,7 +21,7 @@ use crate::ident::{Arrival, Locator, PublicKey, Tuple};
 use crate::key_ring::KeyRing;
 use crate::keys::{KeyLimits, Side};
 use crate::limits::Bucket;
-use crate::machine::{Input, Record, State, Transition, TransitionId, due, run};
+use crate::machine::{Evidence, Input, Record, State, Transition, TransitionId, due, run};
 use crate::policy::Policy;
 use crate::reason::Reason;
 use crate::replay::ReplayWindow;
@@ -272,6 +273,12 @@ impl Session {
         self.last_reason = Some(transition.reason);
         // While the health of the binding that was is still known.
         let sound = self.record_transition(transition, context);
+        // T03 by silence is the same evidence as T04 by silence, found earlier.
+        let silence = (transition.reason == Reason::HeartbeatTimeout).then_some(Evidence::Silence);
+        if let (Some(evidence), State::Attached) = (transition.evidence.or(silence), transition.from) {
+            let after = context.now.since(self.health.last_authentic());
+            context.outbox.meter.detected(evidence, after);
+        }
         if matches!(transition.id, TransitionId::T01 | TransitionId::T11) {
             self.health = PathHealth::new(transition.epoch, context.now);
             self.rtt = Rtt::default();
@@ -408,6 +415,22 @@ impl Session {
     /// What is measured of the active path (SM-14); the audit record of T03 says it.
     pub(super) fn measurement(&self, now: Time) -> Measurement {
         self.health.measurement(&self.policy, RoundTrips::Gateway(&self.rtt), now)
+    }
+
+    /// Bytes that the session takes at its owner now. A second set of keys, which a rekey holds for seconds, is left out,
+    /// and so is what the AEAD library allocates.
+    pub(super) fn memory(&self) -> Memory {
+        let keys = size_of_val(&self.ring) as u64;
+        let candidates = size_of_val(&self.standby) as u64;
+        let places = self.standby.bytes() as u64;
+        let limiter = size_of_val(&self.attempts) as u64;
+        Memory {
+            control: size_of::<Self>() as u64 - keys - candidates - limiter,
+            keys,
+            replay: (self.ring.window_bytes() + self.query_window.bytes()) as u64,
+            candidates: candidates + places,
+            limiter,
+        }
     }
 
     pub(super) fn view(&self, now: Time) -> SessionView {

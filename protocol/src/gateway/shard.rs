@@ -8,6 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use slab::Slab;
 
 use super::event::{Reply, SessionEvent, SessionView};
+use super::meter::{Memory, Meter, Stopwatch};
 use super::session::{Outbound, Session};
 use super::slots::Slots;
 use super::{AddressPool, Birth, EventKind, ResetKey};
@@ -28,6 +29,9 @@ const OUTBOX_CAPACITY: usize = 1_024;
 pub(super) const FAREWELL_COPIES: u8 = 3;
 /// Time between its copies: the round trip is not measured at this end (HS-6).
 const FAREWELL_RTO: Span = Span::from_millis(250);
+
+/// Sessions whose memory is looked at when somebody asks: some ten microseconds of a worker's time.
+const MEMORY_SAMPLE: usize = 1_024;
 
 /// Names a session inside its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,6 +74,9 @@ pub(super) struct Outbox {
     pub(super) journal: Journal,
     /// Refusals, drops and what else is counted by reason.
     pub(super) counters: ReasonCounters,
+    /// What else is counted.
+    pub(super) meter: Meter,
+    pub(super) stopwatch: Stopwatch,
 }
 
 /// A session in its shard.
@@ -128,6 +135,8 @@ impl Shard {
                 events: VecDeque::with_capacity(OUTBOX_CAPACITY),
                 journal: Journal::default(),
                 counters: ReasonCounters::default(),
+                meter: Meter::default(),
+                stopwatch: Stopwatch::default(),
             },
             entropy,
             resets: Bucket::full(config.resets, now),
@@ -140,6 +149,12 @@ impl Shard {
     /// Lower limits for the keys of sessions to come, so that a test can reach them (KY-6). They never rise.
     pub fn lower_key_limits(&mut self, limits: KeyLimits) {
         self.key_limits = self.key_limits.lower_of(limits);
+    }
+
+    /// Measures from now on what look-ups, commits and evictions cost, by a clock in nanoseconds that serves for
+    /// nothing else.
+    pub fn lend_stopwatch(&mut self, clock: fn() -> u64) {
+        self.outbox.stopwatch = Stopwatch::of(clock);
     }
 
     /// Keeps audit records from now on: [`Shard::poll_record`] gives them, and has to be asked. Called again, it only
@@ -337,6 +352,16 @@ impl Shard {
         self.sessions.is_empty()
     }
 
+    /// What was counted beside refusals and drops. The memory is that of some [thousand](MEMORY_SAMPLE) sessions, as many
+    /// times as there are sessions: a worker does not go through all of them because somebody watches.
+    pub fn meter(&self) -> Meter {
+        let looked_at = self.sessions.iter().take(MEMORY_SAMPLE).map(|(_, slot)| slot.session.memory());
+        let mut memory = Memory::default();
+        looked_at.for_each(|one| memory.add(&one));
+        let memory = memory.scaled(self.sessions.len(), self.sessions.len().min(MEMORY_SAMPLE));
+        Meter { security: self.outbox.journal.security(), memory, ..self.outbox.meter.clone() }
+    }
+
     /// Refusals and drops by reason.
     pub const fn counters(&self) -> &ReasonCounters {
         &self.outbox.counters
@@ -347,8 +372,12 @@ impl Shard {
         if header.kind != MessageType::Data {
             return Err(Reason::UnknownType);
         }
+        let started = self.outbox.stopwatch.start_lookup();
         let key = *self.by_locator.get(&header.locator).ok_or_else(|| self.slots.why_not(header.locator))?;
         let slot = self.sessions.get_mut(key.0 as usize).ok_or(Reason::SessionNotFound)?;
+        if started.is_some() {
+            self.outbox.stopwatch.stop(started, &mut self.outbox.meter.lookups);
+        }
         let mut context =
             Context { now, entropy: self.entropy.as_mut(), outbox: &mut self.outbox, pool: &self.config.pool };
         slot.session.data_in(&header, arrival, packet, key, &mut context)
@@ -390,6 +419,7 @@ impl Shard {
         }
         let mut packet = ControlPacket::new();
         packet.extend(wire::SessionReset { locator, token }.to_bytes());
+        self.outbox.meter.resets += 1;
         self.outbox.replies.push_back(Reply { tuple: arrival.tuple, route: arrival.route, packet });
     }
 
@@ -451,6 +481,7 @@ impl Shard {
 
     /// Takes a terminated session out; its keys go with it (INV-10, KY-9).
     fn remove(&mut self, now: Time, key: SessionKey) {
+        let started = self.outbox.stopwatch.start();
         let session = self.sessions.remove(key.0 as usize).session;
         if let Some(peer) = session.peer() {
             self.by_peer.remove(&(peer, key));
@@ -463,6 +494,7 @@ impl Shard {
         }
         let (trail, totals) = session.bury(now);
         trail.end(&totals, now, &mut self.outbox.journal);
+        self.outbox.stopwatch.stop(started, &mut self.outbox.meter.evictions);
     }
 
     /// Input was refused: a security record, with the session that it claims to be of.

@@ -56,6 +56,11 @@ impl Stored for StandbyTable {
 }
 
 impl StandbyTable {
+    /// Bytes of its places, beside the table itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Entry>()
+    }
+
     /// Takes a fresh authenticated PATH_PROBE. `fresh_token` is used where the tuple has no token yet. A full table
     /// evicts nobody (SP-2).
     pub(super) fn probe(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::audit::{
     Bounds, Disclosure, Event, Journal, LimitAction, LimitScope, Pattern, PolicyAction, PolicyHash, Record, Refused,
-    RestartAction,
+    RestartAction, SecurityCounts,
 };
 use crate::policy::Policy;
 use crate::reason::Reason;
@@ -41,6 +41,10 @@ impl Vigil {
         if self.journal.is_open() {
             self.journal.keep(disclosure, now);
         }
+    }
+
+    pub(super) fn security(&self) -> SecurityCounts {
+        self.journal.security()
     }
 
     pub(super) fn poll(&mut self) -> Option<Record> {

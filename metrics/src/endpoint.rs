@@ -1,20 +1,23 @@
 //! `GET /metrics` by HTTP/1.1, for those who scrape: one request for each connection, within limits.
 //!
-//! It speaks with the slow path as the admin socket does, by questions, and runs on the same thread without ever keeping
-//! it: a page is at most a [`FRESH`] old, so that no number of scrapes makes it work more often than that.
+//! It runs on the thread of whoever serves it without ever keeping it: a page is at most a [`FRESH`] old, so that no
+//! number of scrapes makes anybody work more often than that. Connections that say nothing keep no scraper out: when
+//! there are too many, the oldest of them goes.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::page::CONTENT_TYPE;
-use crate::admin::{Answer, Pending, Question};
 
 /// Connections at once: a monitoring system or two, and somebody who looks.
 const MAX_CONNECTIONS: usize = 8;
@@ -22,6 +25,12 @@ const MAX_CONNECTIONS: usize = 8;
 const MAX_REQUEST: usize = 8 * 1024;
 /// A connection is over after so long, whatever became of it.
 const MAX_TIME: Duration = Duration::from_secs(5);
+/// A connection that has not asked yet keeps its place so long: a scraper asks within moments.
+const MAY_BE_SILENT: Duration = Duration::from_millis(250);
+/// A connection that is being answered keeps its place so long; a scraper takes its page in milliseconds.
+const KEEPS_PLACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a place is free again, while all are being answered.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A page that is younger is given again.
 const FRESH: Duration = Duration::from_millis(100);
 /// What is read of a request that was refused, in bytes, so that the answer arrives before the end of the connection.
@@ -46,6 +55,15 @@ impl EndpointError {
     }
 }
 
+/// What the program says to a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scraped {
+    /// The page.
+    Page(String),
+    /// Why there is none now.
+    Unavailable(&'static str),
+}
+
 /// The listening socket.
 pub struct Endpoint {
     listener: TcpListener,
@@ -59,6 +77,22 @@ type LastPage = Arc<Mutex<Option<(Instant, Arc<str>)>>>;
 enum Response {
     Page(Arc<str>),
     Error(&'static str, &'static str),
+}
+
+/// How far a connection has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// It was looked whether there is a request.
+    looked: AtomicBool,
+    /// There was one, and it is being answered.
+    served: AtomicBool,
+}
+
+/// One connection.
+struct Visitor {
+    came: Instant,
+    progress: Arc<Progress>,
+    task: AbortHandle,
 }
 
 impl Endpoint {
@@ -83,33 +117,66 @@ impl Endpoint {
         self.listener.local_addr()
     }
 
-    /// Serves on this thread's runtime, for ever: questions go to `questions`.
-    pub async fn serve(self, questions: mpsc::Sender<Pending>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let last = LastPage::default();
+    /// Serves on this thread's runtime, for ever; `ask` makes a page. Connections end with it.
+    pub async fn serve<A>(self, ask: impl Fn() -> A + Send + Sync + 'static)
+    where
+        A: Future<Output = Scraped> + Send + 'static,
+    {
+        let (ask, last) = (Arc::new(ask), LastPage::default());
+        let mut connections = JoinSet::new();
+        let mut visitors = VecDeque::new();
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            make_room(&mut connections, &mut visitors).await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let (questions, last) = (questions.clone(), last.clone());
-                    tokio::spawn(async move {
+                    let (ask, last, progress) = (ask.clone(), last.clone(), Arc::new(Progress::default()));
+                    let told = progress.clone();
+                    let task = connections.spawn(async move {
                         // Too slow, or gone: that is the scraper's affair.
-                        let _ = timeout(MAX_TIME, converse(stream, &questions, &last)).await;
-                        drop(place);
+                        let _ = timeout(MAX_TIME, converse(stream, &*ask, &last, &told)).await;
                     });
+                    visitors.push_back(Visitor { came: Instant::now(), progress, task });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the metrics endpoint takes no connection");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    sleep(Duration::from_secs(1)).await;
                 }
             }
         }
     }
 }
 
-async fn converse(mut stream: TcpStream, questions: &mpsc::Sender<Pending>, last: &LastPage) -> io::Result<()> {
+/// Waits until there is room for one more connection. Whoever has been silent for a moment makes it, the oldest first.
+async fn make_room(connections: &mut JoinSet<()>, visitors: &mut VecDeque<Visitor>) {
+    loop {
+        while connections.try_join_next().is_some() {}
+        visitors.retain(|visitor| !visitor.task.is_finished());
+        if visitors.len() < MAX_CONNECTIONS {
+            return;
+        }
+        let idle = |Visitor { came, progress, .. }: &Visitor| {
+            let silent = progress.looked.load(Ordering::Relaxed) && !progress.served.load(Ordering::Relaxed);
+            came.elapsed() >= if silent { MAY_BE_SILENT } else { KEEPS_PLACE }
+        };
+        match visitors.iter().position(idle).and_then(|oldest| visitors.remove(oldest)) {
+            Some(oldest) => oldest.task.abort(),
+            None => sleep(LOOK_AGAIN).await,
+        }
+    }
+}
+
+async fn converse<A: Future<Output = Scraped>>(
+    mut stream: TcpStream,
+    ask: &impl Fn() -> A,
+    last: &LastPage,
+    progress: &Progress,
+) -> io::Result<()> {
+    progress.looked.store(true, Ordering::Relaxed);
     let response = match read_request(&mut stream).await? {
-        Ok(()) => page(questions, last).await,
+        Ok(()) => {
+            progress.served.store(true, Ordering::Relaxed);
+            page(ask, last).await
+        }
         Err(refusal) => refusal,
     };
     stream.write_all(response.to_http().as_bytes()).await?;
@@ -167,23 +234,20 @@ fn judge(header: &[u8]) -> Result<(), Response> {
 }
 
 /// The page of now, or of a moment ago. Who comes meanwhile waits for the same one.
-async fn page(questions: &mpsc::Sender<Pending>, last: &LastPage) -> Response {
+async fn page<A: Future<Output = Scraped>>(ask: &impl Fn() -> A, last: &LastPage) -> Response {
     let mut last = last.lock().await;
     if let Some((made, page)) = &*last
         && made.elapsed() < FRESH
     {
         return Response::Page(page.clone());
     }
-    let (answer, answered) = oneshot::channel();
-    let asked = questions.send(Pending { question: Question::Metrics, answer }).await;
-    match (asked, answered.await) {
-        (Ok(()), Ok(Answer::Metrics(text))) => {
+    match ask().await {
+        Scraped::Page(text) => {
             let page: Arc<str> = text.into();
             *last = Some((Instant::now(), page.clone()));
             Response::Page(page)
         }
-        (Ok(()), Ok(_)) => Response::Error("503 Service Unavailable", "the gateway is overloaded"),
-        _ => Response::Error("503 Service Unavailable", "the gateway is stopping"),
+        Scraped::Unavailable(why) => Response::Error("503 Service Unavailable", why),
     }
 }
 
@@ -207,27 +271,23 @@ impl Response {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpStream as Blocking};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
 
-    /// An endpoint whose gateway counts how often it was asked; `test` scrapes it.
+    /// An endpoint whose program counts how often it was asked; `test` scrapes it.
     fn with_endpoint(test: impl FnOnce(SocketAddr) + Send + 'static) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         runtime.block_on(async {
             let endpoint = Endpoint::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("open");
             let address = endpoint.address().expect("address");
-            let (sender, mut questions) = mpsc::channel::<Pending>(4);
-            let server = tokio::spawn(endpoint.serve(sender));
-            let gateway = tokio::spawn(async move {
-                let mut asked = 0;
-                while let Some(pending) = questions.recv().await {
-                    asked += 1;
-                    let _ = pending.answer.send(Answer::Metrics(format!("asked {asked}\n")));
-                }
-            });
+            let asked = AtomicU64::new(0);
+            let server = tokio::spawn(endpoint.serve(move || {
+                let asked = asked.fetch_add(1, Ordering::Relaxed) + 1;
+                async move { Scraped::Page(format!("asked {asked}\n")) }
+            }));
             tokio::task::spawn_blocking(move || test(address)).await.expect("the scraper is content");
             server.abort();
-            gateway.abort();
         });
     }
 
@@ -278,33 +338,36 @@ mod tests {
     #[test]
     fn many_scrapes_at_once_are_all_answered_and_idle_connections_keep_nobody_out() {
         with_endpoint(|address| {
-            // They say nothing: fewer than the limit leave room, and each is over after a while.
-            let idle: Vec<_> = (1..MAX_CONNECTIONS).map(|_| Blocking::connect(address).expect("connected")).collect();
+            // They say nothing, or only half of it, and there are many more than places.
+            let mut idle: Vec<_> =
+                (0..5 * MAX_CONNECTIONS).map(|_| Blocking::connect(address).expect("connected")).collect();
+            for half in idle.iter_mut().step_by(2) {
+                // One that has made room already may not take it.
+                let _ = half.write_all(b"GET /metrics HTTP/1.1\r\n");
+            }
+            let started = Instant::now();
             let scrapers: Vec<_> = (0..20)
                 .map(|_| std::thread::spawn(move || exchange(address, b"GET /metrics HTTP/1.1\r\n\r\n")))
                 .collect();
             let asked = |answer: String| answer.rsplit(' ').next().and_then(|n| n.trim().parse::<u64>().ok());
             let answers: Vec<_> = scrapers.into_iter().map(|one| asked(one.join().expect("answered"))).collect();
             assert!(answers.iter().all(Option::is_some), "{answers:?}");
+            assert!(started.elapsed() < MAX_TIME, "they waited for silent ones to be over: {:?}", started.elapsed());
             drop(idle);
         });
     }
 
-    #[test]
-    fn a_page_is_given_again_while_it_is_fresh() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("runtime").block_on(async {
-            let (sender, mut questions) = mpsc::channel::<Pending>(1);
-            tokio::spawn(async move {
-                while let Some(pending) = questions.recv().await {
-                    let _ = pending.answer.send(Answer::Metrics("new".to_owned()));
-                }
-            });
-            let last = |made| LastPage::new(Mutex::new(Some((made, "old".into()))));
-            // From the future, as it were: however slow this machine is, it stays fresh.
-            let fresh = last(Instant::now() + Duration::from_secs(3600));
-            assert_eq!(page(&sender, &fresh).await, Response::Page("old".into()));
-            assert_eq!(page(&sender, &last(Instant::now() - FRESH)).await, Response::Page("new".into()));
-        });
+    #[tokio::test]
+    async fn a_page_is_given_again_while_it_is_fresh() {
+        let ask = || async { Scraped::Page("new".to_owned()) };
+        let last = |made| LastPage::new(Mutex::new(Some((made, "old".into()))));
+        // From the future, as it were: however slow this machine is, it stays fresh.
+        let fresh = last(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(page(&ask, &fresh).await, Response::Page("old".into()));
+        assert_eq!(page(&ask, &last(Instant::now() - FRESH)).await, Response::Page("new".into()));
+        let busy = || async { Scraped::Unavailable("busy") };
+        assert!(
+            matches!(page(&busy, &LastPage::default()).await, Response::Error(status, "busy") if status.starts_with("503"))
+        );
     }
 }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Upper bounds in seconds: four a decade from 1 ms, where a jump within a data centre ends, to 30 s, beyond every
 /// profile's recovery deadline.
-pub(super) const BOUNDS: [f64; 19] = [
+const BOUNDS: [f64; 19] = [
     0.001, 0.0018, 0.0032, 0.0056, 0.01, 0.018, 0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0, 18.0,
     30.0,
 ];
 
 /// How often which time was observed.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Histogram {
+pub struct Histogram {
     /// One for each bound; what is above the last one is in `count` only.
     buckets: [u64; BOUNDS.len()],
     count: u64,
@@ -20,7 +20,7 @@ pub(super) struct Histogram {
 
 impl Histogram {
     /// Counts one time.
-    pub(super) fn observe(&mut self, time: Duration) {
+    pub fn observe(&mut self, time: Duration) {
         let seconds = time.as_secs_f64();
         if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound) {
             self.buckets[bucket] += 1;
@@ -30,7 +30,7 @@ impl Histogram {
     }
 
     /// Each bound with the number of times that did not exceed it.
-    pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
+    pub fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> {
         BOUNDS.into_iter().zip(self.buckets).scan(0, |sum, (bound, count)| {
             *sum += count;
             Some((bound, *sum))
@@ -38,12 +38,12 @@ impl Histogram {
     }
 
     /// How many were counted.
-    pub(super) const fn count(&self) -> u64 {
+    pub const fn count(&self) -> u64 {
         self.count
     }
 
     /// Their sum in seconds.
-    pub(super) const fn sum(&self) -> f64 {
+    pub const fn sum(&self) -> f64 {
         self.sum.as_secs_f64()
     }
 }

@@ -1,10 +1,12 @@
 //! Writes the Prometheus text format, version 0.0.4.
 
 use std::fmt::{Display, Write as _};
+use std::ops::RangeInclusive;
 
+use jumpgate_protocol::distribution::Distribution;
 use jumpgate_protocol::policy::Observability;
 
-use super::families::Family;
+use super::family::Family;
 use super::histogram::Histogram;
 
 /// The media type of a page.
@@ -12,7 +14,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// A page that is being written: families one after the other, each with all of its samples.
 #[derive(Debug)]
-pub(super) struct Page {
+pub struct Page {
     text: String,
     /// Families that policy wants to see.
     choice: Observability,
@@ -30,12 +32,12 @@ fn is_wanted(family: &Family, choice: &Observability) -> bool {
 
 impl Page {
     /// A page for whom that policy is in force.
-    pub(super) const fn new(choice: Observability) -> Self {
+    pub const fn new(choice: Observability) -> Self {
         Self { text: String::new(), choice, held_back: String::new() }
     }
 
     /// Begins a family, whose samples follow.
-    pub(super) fn family(&mut self, family: &'static Family) -> Samples<'_> {
+    pub fn family(&mut self, family: &'static Family) -> Samples<'_> {
         if !is_wanted(family, &self.choice) {
             self.held_back.clear();
             return Samples { text: &mut self.held_back, family };
@@ -47,32 +49,49 @@ impl Page {
     }
 
     /// The page as it is sent.
-    pub(super) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.text
     }
 }
 
 /// Takes the samples of one family.
-pub(super) struct Samples<'a> {
+pub struct Samples<'a> {
     text: &'a mut String,
     family: &'static Family,
 }
 
 impl Samples<'_> {
     /// One sample. Label values stand in the order of the family's labels.
-    pub(super) fn put(&mut self, labels: &[&dyn Display], value: impl Display) -> &mut Self {
+    pub fn put(&mut self, labels: &[&dyn Display], value: impl Display) -> &mut Self {
         self.line("", labels, None, &value);
         self
     }
 
     /// One histogram: cumulative buckets, sum and count.
-    pub(super) fn histogram(&mut self, labels: &[&dyn Display], histogram: &Histogram) -> &mut Self {
+    pub fn histogram(&mut self, labels: &[&dyn Display], histogram: &Histogram) -> &mut Self {
         for (bound, count) in histogram.cumulative() {
             self.line("_bucket", labels, Some(&bound), &count);
         }
         self.line("_bucket", labels, Some(&"+Inf"), &histogram.count());
         self.line("_sum", labels, None, &histogram.sum());
         self.line("_count", labels, None, &histogram.count());
+        self
+    }
+
+    /// The same of values that were counted by powers of two; `per_unit` of them are one of the metric's unit.
+    pub fn distribution(
+        &mut self,
+        labels: &[&dyn Display],
+        values: &Distribution,
+        powers: RangeInclusive<u32>,
+        per_unit: f64,
+    ) -> &mut Self {
+        for (bound, count) in values.cumulative(powers) {
+            self.line("_bucket", labels, Some(&(bound as f64 / per_unit)), &count);
+        }
+        self.line("_bucket", labels, Some(&"+Inf"), &values.total());
+        self.line("_sum", labels, None, &(values.sum() as f64 / per_unit));
+        self.line("_count", labels, None, &values.total());
         self
     }
 
@@ -103,7 +122,7 @@ mod tests {
     use jumpgate_protocol::policy::{Policy, Profile};
 
     use super::*;
-    use crate::metrics::families::Kind;
+    use crate::Kind;
 
     fn page() -> Page {
         Page::new(Policy::profile(Profile::Default).observability)
@@ -125,6 +144,26 @@ mod tests {
                      jumpgate_named_total{a=\"1\",b=\"x\"} 2\n\
                      jumpgate_named_total{a=\"q\\\"u\\\\o\\n\",b=\"true\"} 3\n";
         assert_eq!(page.finish(), lines);
+    }
+
+    #[test]
+    fn nanoseconds_by_powers_of_two_are_said_in_seconds() {
+        let mut values = Distribution::default();
+        values.count(64);
+        values.count(100_000);
+        let mut page = page();
+        page.family(&TIMES).distribution(&[&"x"], &values, 6..=7, 1e9);
+        let text = page.finish();
+        let lines: Vec<_> =
+            text.lines().skip(2).map(|line| line.trim_start_matches("jumpgate_times_seconds")).collect();
+        let expected = [
+            "_bucket{a=\"x\",le=\"0.000000064\"} 1",
+            "_bucket{a=\"x\",le=\"0.000000128\"} 1",
+            "_bucket{a=\"x\",le=\"+Inf\"} 2",
+            "_sum{a=\"x\"} 0.000100064",
+            "_count{a=\"x\"} 2",
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]
