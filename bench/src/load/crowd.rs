@@ -507,8 +507,10 @@ impl Crowd {
                     book.detect.record(now.since(fault));
                 }
             }
-            ClientEvent::Switched { epoch, .. } => {
-                if *epoch <= member.epoch {
+            ClientEvent::Switched { epoch, detail, .. } => {
+                // Whoever asks for the binding that it has gets it confirmed, with its epoch (SM-09).
+                let confirmed = *epoch == member.epoch && *detail == Some(Reason::AlreadyBound);
+                if *epoch <= member.epoch && !confirmed {
                     let (before, waiting) = (member.epoch, member.fault.is_some());
                     book.violated("epoch_not_rising", || {
                         format!("client {number} switched to epoch {epoch} after {before}, waiting for it: {waiting}")

@@ -30,7 +30,7 @@ const PORT: u16 = 8_090;
 /// A busy machine takes its time to start a gateway; no client shall have looked for another path meanwhile, since what is
 /// tested is that none has to.
 const POLICY: &str = "volatility.heartbeat_volatile_ms = 8000\nvolatility.transport_dead_ms = 12000\n\
-                      volatility.max_consecutive_drops = 20\n";
+                      volatility.max_consecutive_drops = 16\nsession.transport_lost_ttl_ms = 30000\n";
 /// How often the gateway is replaced.
 const RESTARTS: u32 = 2;
 
