@@ -324,10 +324,10 @@ mod tests {
         assert_eq!(report.ratios["jump storm against the peers' recovery by handshake"], 10.0);
         assert_eq!(report.ratios["jump storm against the peers' roaming by a data packet"], 1.5);
         let text = report.to_string();
-        assert!(text.contains("–[1]") && text.contains("[1] it died"), "{text}");
+        assert!(text.contains("–[2]") && text.contains("[2] it died"), "{text}");
         let page = crate::peers::render(&report).unwrap();
         assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>"), "{page}");
-        assert!(page.contains("–[1]") && page.contains("[1] it died"), "{page}");
+        assert!(page.contains("–[2]") && page.contains("[2] it died"), "{page}");
     }
 
     #[test]
