@@ -53,6 +53,30 @@ fn o06_three_versions_in_one_tick_are_valid_and_so_is_t16_again() {
     assert_verdict(Verdict::Valid, &trace.text());
 }
 
+/// Two moves for quality, so far apart: within the cooldown (1500 ms) the second one needs a binding that is not validated.
+fn moves_again_after(ms: u64) -> Trace {
+    let mut trace = Trace::gateway();
+    let mut life = trace.attach(1);
+    trace.wait(5_000);
+    trace.peer_moves(&mut life, 2, Cause::Quality);
+    trace.wait(ms);
+    trace.peer_moves(&mut life, 1, Cause::Quality);
+    trace
+}
+
+#[test]
+fn sm16_a_binding_may_be_replaced_in_the_cooldown_until_the_time_for_its_validation_is_over_to_the_millisecond() {
+    // 999.9 ms can be 1000 ms once both times are cut to whole milliseconds.
+    for ms in [1, 999, 1_000, 1_500, 2_000] {
+        assert_verdict(Verdict::Valid, &moves_again_after(ms).text());
+    }
+    for ms in [1_001, 1_002, 1_400] {
+        let (report, violations) = judge(&moves_again_after(ms).text());
+        assert_eq!(report.verdict, Verdict::Invalid, "after {ms} ms");
+        assert!(violations.iter().all(|violation| violation.code == Code::Rate), "{violations:?}");
+    }
+}
+
 /// A session of worker 0 that worker 1 has taken over, as it says under that epoch and from that worker.
 fn handed_over(fencing_epoch: u64, previous_worker: u16) -> (Trace, support::Life) {
     let mut trace = Trace::gateway();

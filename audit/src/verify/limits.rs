@@ -64,4 +64,9 @@ impl Timer {
     pub(super) fn is_running(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.since_ms).saturating_add(ROUNDING_MS) < self.bound_ms
     }
+
+    /// Whether it ran out before that time, beyond doubt.
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) >= self.bound_ms.saturating_add(ROUNDING_MS)
+    }
 }

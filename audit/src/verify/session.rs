@@ -449,9 +449,10 @@ impl Session {
         let exempt = previous.is_none()
             || seen.object.text("cause") == Some("HARD_DEAD")
             || seen.object.get("same_path") == Some(&Value::Bool(true));
-        // A binding that was not validated yet may be replaced at once (SM-16); the trace does not say whether it was.
+        // A binding that was not validated yet may be replaced at once (SM-16); the trace does not say whether it was. Once
+        // the time for it is over, it was, or it is dead.
         let validated = self.last_commit_ms.zip(self.limits).is_none_or(|(since_ms, limits)| {
-            !Timer { since_ms, bound_ms: limits.path_validation_ms }.is_running(seen.ts_ms)
+            Timer { since_ms, bound_ms: limits.path_validation_ms }.is_over(seen.ts_ms)
         });
         if let Some(cooldown) = self.cooldown.filter(|timer| !exempt && validated && timer.is_running(seen.ts_ms)) {
             let age = seen.ts_ms.saturating_sub(cooldown.since_ms);
