@@ -143,10 +143,14 @@ impl Stored for Trail {
         next_sample.store(out);
     }
     fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
-        let ((session, born), (policy, last)) = Stored::load(from)?;
+        let ((session, born), (policy, last)): (_, (_, Standing)) = Stored::load(from)?;
         let ((entered, last_reasons), (left_attached, heard_before)) = Stored::load(from)?;
         let ((transportless_since, last_transport), (recovery, timeline)) = Stored::load(from)?;
         let ((draining, late_packets), (limited, flagged)) = Stored::load(from)?;
+        // Its next record would stand under another name than its last one.
+        if last.session != session {
+            return Err(Damaged);
+        }
         Ok(Self {
             session,
             born,

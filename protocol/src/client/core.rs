@@ -225,7 +225,7 @@ impl Client {
         self.settle(now);
     }
 
-    /// When [`Client::timeout`] must run next.
+    /// When [`Client::timeout`] must run next: always later than `now`, so that whoever asks again at that time runs it first.
     pub fn next_timeout(&self, now: Time) -> Option<Time> {
         let at = match &self.phase {
             Phase::Idle => return None,

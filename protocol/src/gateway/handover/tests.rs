@@ -7,7 +7,8 @@ use arrayvec::ArrayVec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::{Client, ClientConfig, PathInfo};
+use crate::audit;
+use crate::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use crate::entropy::SeededEntropy;
 use crate::gateway::{ClientEntry, DeskConfig, HandshakeDesk, PolicyChange, SessionView, ShardConfig};
 use crate::handshake::StaticSecret;
@@ -17,7 +18,7 @@ use crate::policy::{Policy, Profile, Rate, TransportClass};
 use crate::reason::Reason;
 use crate::stored::Stored;
 use crate::time::Span;
-use crate::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType};
+use crate::wire::{DATA_OVERHEAD, HEADER_LEN, Header, MessageType};
 
 const GATEWAY: ([u8; 4], u16) = ([192, 0, 2, 1], 51_900);
 const CLIENTS: usize = 2;
@@ -34,6 +35,8 @@ struct Stage {
     clients: Vec<Client>,
     /// Paths that carry nothing.
     dead: Vec<(usize, u16)>,
+    /// Messages of the gateway that get lost.
+    lost: Option<MessageType>,
 }
 
 fn pool() -> AddressPool {
@@ -103,7 +106,7 @@ impl Stage {
             client
         });
         let clients = clients.collect();
-        Self { now, secret, keys, desk, shard, clients, dead: Vec::new() }
+        Self { now, secret, keys, desk, shard, clients, dead: Vec::new(), lost: None }
     }
 
     /// All connected and settled.
@@ -111,7 +114,9 @@ impl Stage {
         let mut stage = Self::new();
         (0..CLIENTS).for_each(|client| stage.connect(client));
         stage.run(1_500);
-        assert_eq!(stage.shard.len(), CLIENTS);
+        assert!(stage.clients.iter().all(Client::is_connected));
+        let well = |view: &SessionView| view.state == State::Attached && view.validated;
+        assert_eq!(stage.views().into_iter().filter(well).count(), CLIENTS);
         stage
     }
 
@@ -122,9 +127,10 @@ impl Stage {
 
     fn run(&mut self, millis: u64) {
         for _ in 0..millis / 10 {
+            let before = self.now;
             self.now += Span::from_millis(10);
             for client in &mut self.clients {
-                if client.next_timeout(self.now).is_some_and(|at| at <= self.now) {
+                if client.next_timeout(before).is_some_and(|at| at <= self.now) {
                     client.timeout(self.now);
                 }
             }
@@ -182,7 +188,8 @@ impl Stage {
     fn at_client(&mut self, peer: SocketAddr, packet: &[u8]) {
         let IpAddr::V4(ip) = peer.ip() else { return };
         let (client, path) = (usize::from(ip.octets()[3]) - 1, peer.port() - 4_000);
-        if !self.dead.contains(&(client, path)) {
+        let lost = self.lost.is_some_and(|kind| MessageType::of(packet) == Ok(kind));
+        if !lost && !self.dead.contains(&(client, path)) {
             let _ = self.clients[client].datagram_in(self.now, TransportId(path), &mut packet.to_vec());
         }
     }
@@ -492,6 +499,79 @@ fn ky10_tm2_flags_and_names_of_the_dead_are_kept() {
     stage.desk.ledger().store(&mut after);
     assert_eq!(after.finish(), before.finish());
     assert_eq!(stage.desk.tombstones(), 1);
+}
+
+#[test]
+fn ow4_what_ran_out_while_nobody_ran_ends_at_the_thaw_and_what_did_not_runs_on_from_where_it_began() {
+    let left = Span::from_millis(500);
+    for (downtime, ends_at_thaw) in [(600, true), (300, false)] {
+        let mut stage = Stage::connected();
+        let key = stage.keys[0].public();
+        let lives = |stage: &Stage| stage.views().iter().any(|view| view.client == key);
+        stage.dead.extend([(0, 1), (0, 2)]);
+        let bound = |stage: &Stage| stage.views().iter().any(|view| view.client == key && view.tuple.is_some());
+        while bound(&stage) {
+            stage.run(10);
+        }
+        let lost = stage.now;
+        let ttl = policy().session.transport_lost_ttl;
+        stage.run(ttl.as_millis() - left.as_millis());
+        assert!(lives(&stage), "its time is not over");
+        stage.restart(downtime);
+        assert_eq!(lives(&stage), !ends_at_thaw, "after {downtime} ms");
+        if !ends_at_thaw {
+            stage.run((lost + ttl).since(stage.now).as_millis() - 10);
+            assert!(lives(&stage), "what is left of its time");
+            stage.run(20);
+            assert!(!lives(&stage), "T18 at the time that the old run set");
+        }
+        let ends = std::iter::from_fn(|| stage.shard.poll_record())
+            .filter(|record| matches!(record.event, audit::Event::SessionTerminated { .. }));
+        assert_eq!(ends.map(|end| end.reason).collect::<Vec<_>>(), [Some(Reason::TtlTransportLossExpired)]);
+        assert_eq!(stage.views().len(), CLIENTS - 1, "nobody else is concerned");
+        assert_eq!(stage.views()[0].state, State::Attached);
+    }
+}
+
+#[test]
+fn ar6_inv36_ky9_a_packet_of_before_is_a_replay_after_it_and_every_sending_counter_is_far_ahead() {
+    let mut stage = Stage::connected();
+    let of_first = |view: &&SessionView| view.client == stage.keys[0].public();
+    let index = stage.views().iter().find(of_first).and_then(inner).expect("it has an address");
+    let down = |stage: &mut Stage| {
+        let mut packet = inner_packet(1, index);
+        stage.shard.data_out(index, &mut packet).expect("it is bound");
+        Header::parse(&packet).expect("as it is sent").counter
+    };
+    let mut up = inner_packet(index, 1);
+    let path = stage.clients[0].data_out(&mut up).expect("it is bound");
+    let from = arrival(outside(0, path.0));
+    let at_gateway = |stage: &mut Stage| stage.shard.data_in(stage.now, &from, &mut up.clone()).map(|_| ());
+    assert_eq!(at_gateway(&mut stage), Ok(()));
+    let before = down(&mut stage);
+    stage.restart(50);
+    assert_eq!(at_gateway(&mut stage), Err(Reason::DataReplay), "AR-6");
+    assert!(down(&mut stage) >= before + (1 << 20), "KY-9: 2^20 at least, whatever was sent after it was written down");
+}
+
+#[test]
+fn rk3_a_rekey_whose_answer_got_lost_in_the_restart_comes_to_its_end_after_it() {
+    let mut stage = Stage::connected();
+    stage.lost = Some(MessageType::RekeyAck);
+    let rekeyed = |stage: &mut Stage| {
+        let events = std::iter::from_fn(|| stage.clients[0].poll_event());
+        events
+            .filter_map(|event| if let ClientEvent::Rekeyed { key_epoch, .. } = event { Some(key_epoch) } else { None })
+            .last()
+    };
+    stage.run(policy().security.rekey_after.as_millis() + 50);
+    assert_eq!(rekeyed(&mut stage), None, "no answer came");
+    stage.restart(100);
+    stage.lost = None;
+    stage.run(5_000);
+    assert_eq!(rekeyed(&mut stage), Some(1));
+    stage.traffic(0, 3);
+    assert!(stage.views().iter().all(|view| view.state == State::Attached), "{:?}", stage.views());
 }
 
 impl Stage {
