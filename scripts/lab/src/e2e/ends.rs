@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use jumpgate_protocol::reason::Reason;
-use jumpgate_protocol::wire::Cause;
+use jumpgate_protocol::wire::{Cause, MessageType};
 use nix::sys::signal::Signal;
 
 use super::arena::{Arena, MALLORY};
@@ -14,13 +14,17 @@ use super::tunnel::{Ends, Tunnel};
 use super::{Test, wait_for};
 use crate::attacker::{Answer, Member, request};
 use crate::programs::Event;
-use crate::relay::Profile;
-use crate::topology::{Lab, Uplink};
+use crate::relay::{Direction, Profile};
+use crate::topology::{LTE, Lab, Uplink, WIFI};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
         name: "end: the operator ends a session in whatever state it is, and the client learns it (TC30, T19)",
         run: operator,
+    },
+    Test {
+        name: "end: in the middle of a recovery the operator ends the session, and so does its client (TC30, T19, T24)",
+        run: recovering,
     },
     Test {
         name: "end: nothing that is said after the end revives a session, and the next one is another (TC31, INV-10, INV-03)",
@@ -48,6 +52,8 @@ const LIMIT: Duration = Duration::from_millis(3_000);
 const REPORTED: Duration = Duration::from_millis(100);
 /// What a busy machine may add to a timer: the rule is one tick of 10 ms.
 const LATE: Duration = Duration::from_millis(250);
+/// Requests that are kept back: more than a client sends in a recovery.
+const WITHHELD: usize = 200;
 /// Both uplinks swallow everything.
 const HOLE: Profile = Profile { blackhole: true, ..super::tunnel::WIFI_PATH };
 
@@ -94,6 +100,50 @@ fn operator(lab: &Lab) -> Result<()> {
     }
     tunnel.client.wait_until_connected()?;
     ensure!(!seen.contains(&tunnel.session()?.locator), "a session was revived");
+    Ok(())
+}
+
+/// Both ends are in RECOVERING: the operator wants the session to move, and what its client asks for never arrives.
+fn recovering(lab: &Lab) -> Result<()> {
+    for by_operator in [true, false] {
+        super::tunnel::quieten(lab)?;
+        let Tunnel { client, gateway, .. } = {
+            let tunnel = Tunnel::with_policy(lab, "default", "")?;
+            tunnel.wait_for_standby(&LTE)?;
+            tunnel
+        };
+        let locator = gateway.session()?.locator;
+        let events = client.events()?;
+        for uplink in Uplink::ALL {
+            lab.relay.capture(uplink.path, Direction::Up, Some(MessageType::ReattachRequest as u8), WITHHELD, true)?;
+        }
+        gateway.force_move(&locator)?;
+        wait_for("the gateway to wait for a request", Duration::from_secs(3), || {
+            Ok(gateway.session()?.state == "RECOVERING")
+        })?;
+        client.wait_for("the client to ask", Duration::from_secs(3), |status| status.state == "RECOVERING")?;
+        let asked = |path: &str| Ok::<_, anyhow::Error>(lab.relay.counters()?[path].up.withheld > 0);
+        wait_for("a request that never arrives", Duration::from_secs(3), || Ok(asked(LTE.path)? || asked(WIFI.path)?))?;
+        let reason = if by_operator {
+            gateway.terminate(&locator)?;
+            let told = || {
+                events.from(0).into_iter().any(
+                    |heard| matches!(&heard.event, Event::Terminated { reason, .. } if reason == "PEER_TERMINATED"),
+                )
+            };
+            wait_for("the client to learn it", Duration::from_secs(3), || Ok(told()))?;
+            "OPERATOR_TERMINATED"
+        } else {
+            client.stop()?;
+            "PEER_TERMINATED"
+        };
+        let labels = ["from=\"RECOVERING\"", "to=\"TERMINATED\"", &format!("reason=\"{reason}\"")];
+        wait_for("the session to end as it stood", Duration::from_secs(3), || {
+            Ok(gateway.metrics()?.sum("jumpgate_state_transitions_total", &labels) == 1.0)
+        })?;
+        ensure!(gateway.sessions()?.iter().all(|session| session.locator != locator), "its record is left");
+        lab.relay.reset()?;
+    }
     Ok(())
 }
 

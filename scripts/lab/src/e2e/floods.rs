@@ -26,6 +26,10 @@ pub(super) const TESTS: &[Test] = &[
         run: reattaches,
     },
     Test {
+        name: "flood: one address gets no more handshakes a second than the policy says, and another gets its own (A12, PP74)",
+        run: one_source,
+    },
+    Test {
         name: "flood: no client and not all of them together get more sessions than the policy says (A12, PP70, PP71)",
         run: session_table,
     },
@@ -39,6 +43,8 @@ const DISTINCT: u64 = 64;
 const FLOOD_LIMIT: Duration = Duration::from_secs(4);
 /// What the gateway's memory may grow by from one flood to the next, in bytes.
 const FLAT: u64 = 1 << 20;
+/// Handshakes of one address: each that is not answered takes the two seconds of its sender's patience.
+const KNOCKS: u64 = 8;
 /// Requests to be moved, and the time between two of them: 100 a second.
 const REQUESTS: u16 = 200;
 const REQUEST_PAUSE: Duration = Duration::from_millis(10);
@@ -146,6 +152,41 @@ fn reattaches(lab: &Lab) -> Result<()> {
     let counted = watch.grown(Reason::RateLimited.name())? + watch.grown(Reason::SwitchRateLimited.name())?;
     ensure!(counted == refused, "{refused} refusals, {counted} counted");
     lab.note(format!("{REQUESTS} requests: {granted} granted, {refused} refused"));
+    watch.is_undisturbed()
+}
+
+/// Whole handshakes of a configured client, all from one address, each from another port.
+fn one_source(lab: &Lab) -> Result<()> {
+    // Twice the burst and more would fit into the table: only the source is in the way.
+    let policy = "limits.handshakes_per_source = [1, 4]\nlimits.max_sessions_per_identity = 64";
+    let arena = Arena::open(lab, policy)?;
+    let watch = arena.watch()?;
+    lab.core.ip("route replace local 198.18.0.0/16 dev lo")?;
+    let address = |last: u8| std::net::Ipv4Addr::from([FORGED[0], FORGED[1], 3, last]);
+    let mut members = Vec::new();
+    let mut silent = 0_u32;
+    for number in 1..=KNOCKS {
+        let socket = socket_at(lab, address(1))?;
+        match Member::join(socket, &arena.target(), arena.key(), &request(number)) {
+            Ok(member) => members.push(member),
+            Err(_) => silent += 1,
+        }
+    }
+    let by_scope = |page: &crate::programs::Metrics, scope: &str| {
+        page.sum("jumpgate_rate_limit_hits_total", &[&format!("scope=\"{scope}\"")])
+    };
+    let page = arena.tunnel.gateway.metrics()?;
+    ensure!(silent > 0, "all of {KNOCKS} handshakes of one address were served");
+    ensure!(by_scope(&page, "handshake") >= f64::from(silent), "{silent} were not answered: {page:?}");
+    watch.counts(Reason::RateLimited.name(), u64::from(silent))?;
+    ensure!(watch.grown(Reason::CapacityExceeded.name())? == 0, "it was the table and not the source");
+    // Beside it, the same client gets in at once from another address.
+    let elsewhere = Member::join(socket_at(lab, address(2))?, &arena.target(), arena.key(), &request(KNOCKS + 1));
+    members.push(elsewhere.context("another address is shut out as well")?);
+    lab.core.ip("route del local 198.18.0.0/16 dev lo")?;
+    let running = arena.tunnel.gateway.sessions()?;
+    ensure!(running.len() == members.len() + 1, "{} sessions for {} clients", running.len(), members.len() + 1);
+    lab.note(format!("{KNOCKS} handshakes of one address: {} served, {silent} not answered", members.len() - 1));
     watch.is_undisturbed()
 }
 

@@ -11,6 +11,7 @@ mod inner;
 mod jumps;
 mod lifecycle;
 mod malformed;
+mod metrics;
 mod network;
 mod quality;
 mod rekey;
@@ -64,6 +65,7 @@ const SIDE_BY_SIDE: &[&[Test]] = &[
     ends::TESTS,
     lifecycle::TESTS,
     restart::TESTS,
+    metrics::TESTS,
 ];
 /// Tests under way at the same time, each in a lab of its own.
 const LANES: usize = 2;

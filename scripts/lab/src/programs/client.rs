@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::{KeyPair, Programs, tail};
+use super::{KeyPair, Metrics, Programs, tail};
 use crate::namespace::Namespace;
 use crate::run::{Process, Run, lock};
 use crate::topology::{Lab, Uplink};
@@ -258,6 +258,16 @@ impl Client {
     pub fn status(&self) -> Result<Status> {
         let text = self.run.check(self.order("status").arg("--json"), "")?;
         serde_json::from_str(&text).with_context(|| format!("reading the client's status from {text:?}"))
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Metrics::parse(&self.metrics_text()?)
+    }
+
+    /// The same as they are printed.
+    pub fn metrics_text(&self) -> Result<String> {
+        self.run.check(&mut self.order("metrics"), "")
     }
 
     /// Moves the session to another uplink.

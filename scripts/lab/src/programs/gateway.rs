@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::thread;
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
-use super::{KeyPair, Programs, tail};
+use super::{KeyPair, Metrics, Programs, tail};
 use crate::run::{Process, Run};
 use crate::topology::{GATEWAY_OUTSIDE, Lab};
 
 /// How long the gateway may take to answer on its admin socket.
 const START_LIMIT: Duration = Duration::from_secs(10);
+/// Where the gateway's metrics are, on its own host.
+pub const METRICS: &str = "127.0.0.1:9464";
 /// The gateway's inside link, as its configuration names it.
 pub(super) const INSIDE: &str = "jg0";
 
@@ -29,6 +31,8 @@ pub struct GatewayOptions {
     pub peers: Vec<Peer>,
     /// How its programs attach: `native`, `generic` or `auto`.
     pub mode: &'static str,
+    /// Whether it listens on all addresses of its interface, whatever they become, instead of its two.
+    pub any_address: bool,
     /// Policy profile.
     pub profile: &'static str,
     /// Further lines of the `[policy]` table.
@@ -114,22 +118,28 @@ impl Session {
 impl GatewayOptions {
     /// A gateway with that key and those clients: native mode, profile `mobile`.
     pub fn new(key: KeyPair, peers: Vec<Peer>) -> Self {
-        Self { key, peers, mode: "native", profile: "mobile", policy: String::new() }
+        Self { key, peers, mode: "native", any_address: false, profile: "mobile", policy: String::new() }
     }
 
     /// The text of the configuration file.
     pub fn config(&self, lab: &Lab, socket: &std::path::Path) -> String {
+        let listen = [false, true].map(|ipv6| {
+            let endpoint = lab.gateway_endpoint(ipv6);
+            let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+            if self.any_address { SocketAddr::new(any, endpoint.port()) } else { endpoint }
+        });
         let mut text = format!(
             "[gateway]\nprivate_key_file = {key:?}\nadmin_socket = {socket:?}\n\n\
              [outside]\ninterface = {GATEWAY_OUTSIDE:?}\nlisten = [\"{v4}\", \"{v6}\"]\nmode = {mode:?}\n\n\
              [inside]\nkind = \"veth\"\ninterface = {INSIDE:?}\npool_v4 = \"10.66.0.0/16\"\npool_v6 = \"fd66::/112\"\n\n\
              [workers]\ncount = 2\n\n\
              [audit]\npath = {audit:?}\n\n\
+             [metrics]\nlisten = {METRICS:?}\n\n\
              [policy]\nversion = \"1.0\"\nprofile = {profile:?}\n{policy}\n",
             key = self.key.private_file,
             audit = socket.with_file_name("audit"),
-            v4 = lab.gateway_endpoint(false),
-            v6 = lab.gateway_endpoint(true),
+            v4 = listen[0],
+            v6 = listen[1],
             mode = self.mode,
             profile = self.profile,
             policy = self.policy,
@@ -220,6 +230,24 @@ impl Gateway {
             *sums.entry(row.name).or_default() += row.value;
         }
         Ok(sums)
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let mut command = std::process::Command::new(&self.program);
+        Metrics::parse(&self.run.check(command.args(["metrics", "--socket"]).arg(&self.socket), "")?)
+    }
+
+    /// Has it read policy and clients again.
+    pub fn reload(&self) -> Result<()> {
+        let mut command = std::process::Command::new(&self.program);
+        self.run.check(command.args(["reload", "--socket"]).arg(&self.socket), "").map(drop)
+    }
+
+    /// Wants a session to move, as an operator would.
+    pub fn force_move(&self, locator: &str) -> Result<()> {
+        let mut command = std::process::Command::new(&self.program);
+        self.run.check(command.args(["move", locator, "--socket"]).arg(&self.socket), "").map(drop)
     }
 
     /// Ends a session, as an operator would.

@@ -3,6 +3,7 @@
 
 mod client;
 mod gateway;
+mod metrics;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use base64::prelude::BASE64_STANDARD;
 use jumpgate_protocol::handshake::StaticSecret;
 
 pub use client::{Client, ClientOptions, Event, Events, Heard, PathReport, Status, Switch};
-pub use gateway::{Gateway, GatewayOptions, Peer, Session};
+pub use gateway::{Gateway, GatewayOptions, METRICS, Peer, Session};
+pub use metrics::Metrics;
 
 use crate::run::Run;
 
