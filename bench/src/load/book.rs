@@ -36,13 +36,6 @@ impl Times {
         self.0.len()
     }
 
-    /// How many per second there were between the first and the last tenth, if all times began in one moment.
-    pub fn middle_rate(&self) -> f64 {
-        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e6;
-        let (from, to) = (at(0.1), at(0.9));
-        if to > from { 0.8 * self.0.len() as f64 / (to - from) } else { f64::NAN }
-    }
-
     /// What it says; percentiles that the samples do not carry are left out.
     pub fn distribution(&self) -> Distribution {
         let count = self.0.len();
@@ -248,14 +241,5 @@ mod tests {
         let p99 = times.distribution().p99_ms.unwrap();
         assert!((985.0..995.0).contains(&p99), "{p99}");
         assert_eq!(times.distribution().p999_ms, None);
-    }
-
-    #[test]
-    fn the_rate_of_a_storm_is_that_between_its_first_and_last_tenth() {
-        let mut times = Times::new().unwrap();
-        (1..=1_000).for_each(|ms| times.record(Span::from_millis(ms)));
-        let rate = times.middle_rate();
-        assert!((990.0..1_010.0).contains(&rate), "{rate}");
-        assert!(Times::new().unwrap().middle_rate().is_nan());
     }
 }

@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::ops::Range;
 
 use anyhow::Result;
-use jumpgate::clock;
 use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
@@ -25,9 +24,7 @@ use super::member::{Member, Order, PATHS, owner_of, transport};
 use super::weather::Sky;
 
 /// Packets taken from the line in one turn.
-const TURN: usize = 256;
-/// How often in one turn that many are taken, if there are.
-const ANSWERS: usize = 64;
+const TURN: usize = 64;
 /// Timers run in one turn.
 const TIMERS: usize = 256;
 /// Longest inner packet of an echo, in bytes.
@@ -98,6 +95,8 @@ pub struct Crowd {
     pub(super) schedule: Option<Schedule>,
     /// Clients with a smaller number are bystanders: nothing happens to them.
     pub bystanders: u32,
+    /// Answers wait that the last turn did not come to: what is begun now waits behind them, and not at the gateway.
+    pub behind: bool,
     /// Clients that got over a fault, by a jump or by their session's end, while somebody wants to know.
     pub returned: Option<Vec<u32>>,
     /// What clients send, kept while somebody listens in.
@@ -138,6 +137,7 @@ impl Crowd {
             next_number: 0,
             schedule: None,
             bystanders: 0,
+            behind: false,
             returned: None,
             capture: None,
             packet: vec![0; INNER_MAX + DATA_OVERHEAD],
@@ -183,17 +183,7 @@ impl Crowd {
 
     /// Takes what has arrived and runs timers that are due, a bounded part of each. False if there was nothing.
     pub fn turn(&mut self, now: Time) -> Result<bool> {
-        // Answers first, and all of them: a client of its own would not let its timer run out, or its network fail once
-        // more, while the answer lies in its queue.
-        let (mut received, mut at) = (0, now);
-        for _ in 0..ANSWERS {
-            let count = self.take(at)?;
-            received += count;
-            if count < TURN {
-                break;
-            }
-            at = clock::now();
-        }
+        let received = self.take(now)?;
         while let Some(mut delayed) = self.sky.arrived(now) {
             if delayed.up {
                 self.send(delayed.number, delayed.path, &delayed.packet)?;
@@ -201,8 +191,12 @@ impl Crowd {
                 self.deliver(now, delayed.number, delayed.path, &mut delayed.packet)?;
             }
         }
+        // A client of its own would not let its timer run out while the answer lies in its queue: with many of them here in
+        // one thread, no timer runs before every answer is taken.
+        self.behind = received == TURN;
+        let timers = if self.behind { 0 } else { TIMERS };
         let mut ran = 0;
-        while ran < TIMERS
+        while ran < timers
             && let Some(Reverse((at, number))) = self.timers.peek().copied()
             && at <= now
         {
@@ -286,12 +280,12 @@ impl Crowd {
         match jump {
             Jump::LinkDown => {
                 member.links[path].up = false;
+                member.core.path_down(now, transport(path), Evidence::LinkDown);
+                // What comes back as an interface comes back with another address.
                 member.links[other].up = true;
                 member.links[other].black = false;
-                // What comes back as an interface comes back with another address.
                 member.links[other].rebind();
                 member.core.path_up(now, transport(other), path_info(gateway, other));
-                member.core.path_down(now, transport(path), Evidence::LinkDown);
             }
             Jump::BlackHole => {
                 member.links[path].black = true;

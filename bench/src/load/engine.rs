@@ -26,7 +26,7 @@ const MOMENT: Span = Span::from_millis(100);
 /// How many such there are in a second.
 const MOMENTS_PER_S: u64 = 10;
 /// Packets of the echo that are turned round in one turn.
-const ECHOES: usize = 256;
+const ECHOES: usize = 64;
 /// A turn without anything to do ends with a nap of at most that long; half a tick of the protocol's timers.
 const NAP: Duration = Duration::from_micros(200);
 

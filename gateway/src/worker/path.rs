@@ -1,5 +1,6 @@
 //! What happens to one packet: the path from one port to the other, without rings, threads or system calls.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use jumpgate_common::{Family, parse_inside, parse_outer};
@@ -18,7 +19,7 @@ use super::mss;
 use super::refusals::ControlRefusals;
 use super::too_big::{self, Sources};
 use crate::handover::{INSIDE_HOP, NextHop};
-use crate::port::Role;
+use crate::port::{BATCH, Role};
 use crate::sys::{Frame, Umem};
 
 const DATA: u8 = MessageType::Data as u8;
@@ -61,8 +62,8 @@ pub struct DataPath<S> {
     sources: Sources,
     too_big_answers: Bucket,
     counters: PathCounters,
-    /// A reply that could not leave in the frame at hand; the slow path sends it.
-    stray: Option<Reply>,
+    /// Replies that could not leave in the frame at hand; the slow path sends them. At most one for each frame of a batch.
+    strays: VecDeque<Reply>,
     unresolved: Option<Unresolved>,
 }
 
@@ -92,7 +93,7 @@ impl<S: Sessions> DataPath<S> {
             inner_mtu,
             too_big_answers: Bucket::full(TOO_BIG_ANSWERS, now),
             counters: PathCounters::default(),
-            stray: None,
+            strays: VecDeque::with_capacity(BATCH),
             unresolved: None,
         }
     }
@@ -152,7 +153,7 @@ impl<S: Sessions> DataPath<S> {
 
     /// The next reply that is for the slow path to send.
     pub fn poll_reply(&mut self) -> Option<Reply> {
-        self.stray.take().or_else(|| self.sessions.poll_reply())
+        self.strays.pop_front().or_else(|| self.sessions.poll_reply())
     }
 
     /// A next hop that the slow path should look for.
@@ -259,9 +260,10 @@ impl<S: Sessions> DataPath<S> {
     fn answer(&mut self, memory: &Umem, frame: &mut Frame) -> Verdict {
         let Some(reply) = self.sessions.poll_reply() else { return Verdict::Discard };
         let Some(hop) = self.hops.hop(reply.route) else {
-            if self.stray.replace(reply).is_some() {
+            if self.strays.len() == BATCH {
                 return self.dropped(Reason::QueueFull);
             }
+            self.strays.push_back(reply);
             return Verdict::Discard;
         };
         if frame.place(CONTROL_AT, reply.packet.len()).is_err() {

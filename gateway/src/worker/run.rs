@@ -23,8 +23,9 @@ use crate::sys::{Socket, Umem};
 /// Rounds without work before a worker sleeps: some ten microseconds, in which the next packet of a running transfer
 /// arrives. Longer would take the CPU from others on a small machine.
 const IDLE_ROUNDS: u32 = 32;
-/// Commands obeyed in a round, so that a burst of them does not keep packets waiting.
-const COMMANDS_PER_ROUND: usize = 32;
+/// Commands obeyed in a round, so that a burst of them does not keep packets waiting: in a storm a command takes some
+/// fifteen microseconds, and a round of this many as long as one of packets.
+const COMMANDS_PER_ROUND: usize = 16;
 /// Longest sleep while sent packets hold frames: nothing wakes a worker when the device is done with them.
 const SLEEP_WITH_PACKETS_IN_FLIGHT: Span = Span::from_millis(1);
 /// Longest sleep while reports, or lost audit records, wait for room in their queue: nothing wakes a worker when the

@@ -326,6 +326,23 @@ fn a_heartbeat_whose_way_back_is_unknown_is_answered_by_the_slow_path() {
 }
 
 #[test]
+fn after_a_storm_no_heartbeat_of_a_batch_stays_unanswered_for_want_of_a_way_back() {
+    let mut heartbeat = from_client(&[7; 40], false);
+    heartbeat[42] = 0x16;
+    let mut bench = Bench::new(1, v4_tuple());
+    for number in 0..8 {
+        heartbeat[43] = number;
+        assert!(bench.kernel.deliver(Role::Outside, 0, 0, &heartbeat));
+    }
+    bench.round(0);
+    for number in 0..8 {
+        let Some(Report::Reply(reply)) = bench.slow[0].receive() else { panic!("reply {number}") };
+        assert_eq!(reply.packet[1], number, "in their order");
+    }
+    assert_eq!(bench.workers[0].counters().path.drops.value(Reason::QueueFull), 0);
+}
+
+#[test]
 fn a_control_packet_of_the_slow_path_is_answered_through_it() {
     let mut bench = Bench::new(1, v4_tuple());
     let arrival = Arrival { tuple: v4_tuple(), route: CLIENT_HOP, queue: 0 };

@@ -170,8 +170,9 @@ impl Live {
 
     pub(super) fn path_up(&mut self, shared: &mut Shared, now: Time) {
         self.catch_up(shared, now);
-        self.probe(shared, now);
+        // First whoever needs the path: what is asked over it proves it as well as a probe.
         self.drive(shared, now);
+        self.probe(shared, now);
     }
 
     pub(super) fn path_down(&mut self, shared: &mut Shared, id: TransportId, evidence: Evidence, now: Time) {

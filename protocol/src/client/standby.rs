@@ -26,7 +26,7 @@ impl Live {
         let (interval, ttl) = (self.policy.transport.probe_interval, self.policy.transport.candidate_ttl);
         for index in 0..shared.paths.len() {
             let path = &shared.paths[index];
-            if !path.up || now < path.next_probe || self.active_path() == Some(path.id) {
+            if !path.up || now < path.next_probe || !self.is_probed(path.id) {
                 continue;
             }
             let due = due(path, &shared.paths, self.active_path(), &self.policy, now);
@@ -44,8 +44,10 @@ impl Live {
         }
     }
 
+    /// Not the path in use, and not one that a request to move is under way on: that becomes the path in use, or fails and
+    /// is probed then. When many clients lose a path at once, their gateway has one message of each to look at.
     pub(super) fn is_probed(&self, id: TransportId) -> bool {
-        self.active_path() != Some(id)
+        self.active_path() != Some(id) && self.attempt.as_ref().is_none_or(|attempt| attempt.path != id)
     }
 }
 

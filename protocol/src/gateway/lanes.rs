@@ -142,7 +142,11 @@ impl Session {
         context: &mut Context<'_>,
     ) -> Result<(), Reason> {
         self.pay(&arrival.tuple, packet.len())?;
-        context.outbox.replies.push_back(Reply { tuple: arrival.tuple, route: arrival.route, packet });
+        // What comes first after a jump may be here before the worker heard of a next hop towards its address. The request
+        // that made the binding knew it.
+        let known = arrival.route != Arrival::NO_ROUTE || self.active_tuple() != Some(arrival.tuple);
+        let route = if known { arrival.route } else { self.route };
+        context.outbox.replies.push_back(Reply { tuple: arrival.tuple, route, packet });
         Ok(())
     }
 }

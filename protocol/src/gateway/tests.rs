@@ -115,6 +115,27 @@ impl Stage {
 }
 
 #[test]
+fn an_answer_to_the_active_binding_takes_the_way_that_is_known_for_it_if_its_question_came_without_one() {
+    let mut stage = stage();
+    let peer = stage.attach(1, Time::ZERO);
+    for (counter, asked, answered) in [(2, Arrival::NO_ROUTE, arrival().route), (3, 7, 7)] {
+        let heartbeat = wire::Heartbeat {
+            binding_epoch: 1,
+            client_time_ms: 0,
+            sent: 0,
+            received: 0,
+            highest: 0,
+            policy_sequence: 0,
+        };
+        let mut packet = wire::seal(&peer.keys.control_seal, peer.header(counter), &heartbeat).to_vec();
+        let arrival = Arrival { route: asked, ..arrival() };
+        assert_eq!(stage.shard.control_in(Time::ZERO, &arrival, &mut packet), Ok(()));
+        let reply = stage.shard.poll_reply().expect("HEARTBEAT_ACK");
+        assert_eq!((reply.tuple, reply.route), (arrival.tuple, answered));
+    }
+}
+
+#[test]
 fn inv03_a_birth_under_a_name_that_lives_is_refused_and_told_and_the_one_that_lives_stays() {
     let mut stage = stage();
     let first = stage.hello(1).birth.expect("a session");

@@ -28,7 +28,7 @@ const ARRIVAL_PATIENCE: Span = Span::from_millis(120_000);
 /// Longest wait for all clients to be back.
 const STORM_PATIENCE: Span = Span::from_millis(30_000);
 /// Clients that a storm takes in one turn, so that answers are heard meanwhile.
-const STORM_SLICE: u32 = 64;
+const STORM_SLICE: u32 = 16;
 /// Time for the last packets to come back.
 const TAIL: Span = Span::from_millis(500);
 /// Length of an echo packet, in bytes: a small request.
