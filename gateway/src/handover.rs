@@ -20,8 +20,8 @@ use crate::worker::{Sessions, WorkerCounters};
 
 /// Commands that wait for a worker. A burst of reattaches after a lost uplink comes all at once, and on a small machine
 /// the slow path may run for some milliseconds before the worker does; beyond this the slow path waits, as it would for a
-/// worker that is overloaded. About 2.5 MB once they were all in use.
-const COMMANDS: usize = 4096;
+/// worker that is overloaded. About 5 MB once they were all in use.
+const COMMANDS: usize = 8192;
 /// Reports that wait for the slow path: a jump makes four or five. When it is full, the worker's sessions keep their
 /// events until there is room. About 5 MB once they were all in use.
 const REPORTS: usize = 8192;

@@ -360,7 +360,8 @@ impl Stage {
             assert!(answered <= bytes, "RF-2: {answered} bytes in answer to a request of {bytes}");
         }
         assert!(theirs == self.fixed_point(self.bystander.locator), "INV-27: a {kind:?} touched another session");
-        if reason.is_none() {
+        // A rekey that is denied has used its counter as well: the same bytes get the same answer, and are no sign of life.
+        if matches!(reason, None | Some(Reason::RekeyDenied)) {
             self.replays.accepted(print);
         }
         // One bit changed twice would be authentic again.
