@@ -52,7 +52,7 @@ const LATER: &[(&str, &str)] = &[
     ("O04", "there is no remote collector of our own: whoever ships the file reads it, and is waited for by nobody"),
     ("S01", load!("churn")),
     ("S02", load!("churn")),
-    ("S03", load!("storm --bystanders 9000")),
+    ("S03", load!("storm --clients 1000 --bystanders 9000")),
     ("S04", load!("storm")),
     ("S05", load!("churn --seconds 300")),
     ("S07", load!("handshake --clients 100000")),
