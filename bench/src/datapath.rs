@@ -53,8 +53,9 @@ pub struct Row {
 /// Measures one packet length over that many sessions.
 pub fn measure(sessions: usize, inner_bytes: usize, repetitions: usize) -> Result<Row> {
     let mut rig = Rig::new(sessions, inner_bytes)?;
-    // Warm-up: caches, branch predictors, the session table, and every session's first packet, which makes its ciphers.
-    for _ in 0..(repetitions / 10).max(3).max(sessions.div_ceil(BATCH)) {
+    // Warm-up: caches, branch predictors, the session table, and every session's first packet, which makes its
+    // ciphers: both directions take the next sessions in turn.
+    for _ in 0..(repetitions / 10).max(3).max(2 * sessions.div_ceil(BATCH)) {
         rig.round()?;
     }
     let mut rounds = Vec::with_capacity(repetitions);
