@@ -54,8 +54,8 @@ pub struct Row {
 pub fn measure(sessions: usize, inner_bytes: usize, repetitions: usize) -> Result<Row> {
     let mut rig = Rig::new(sessions, inner_bytes)?;
     // Warm-up: caches, branch predictors, the session table, and every session's first packet, which makes its
-    // ciphers: both directions take the next sessions in turn.
-    for _ in 0..(repetitions / 10).max(3).max(2 * sessions.div_ceil(BATCH)) {
+    // ciphers. Both directions take the next sessions in turn, so that one alone comes to all of them late.
+    for _ in 0..(repetitions / 10).max(3).max(16 * sessions.div_ceil(BATCH)) {
         rig.round()?;
     }
     let mut rounds = Vec::with_capacity(repetitions);
