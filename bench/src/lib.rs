@@ -2,7 +2,6 @@
 //! run, together with the environment and the method: these figures are worth nothing without both.
 
 pub mod aead;
-pub mod alloc;
 pub mod datapath;
 pub mod environment;
 pub mod forward;

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use jumpgate::xdp::ModeChoice;
-use jumpgate_bench::alloc::Counting;
 use jumpgate_bench::datapath::{self, Row};
 use jumpgate_bench::environment::Environment;
 use jumpgate_bench::forward::{self, Conditions, Forward, Plan};
@@ -23,9 +22,6 @@ use jumpgate_bench::report::compare::compare;
 use jumpgate_bench::report::{Verdict, page};
 use jumpgate_bench::smoke;
 use serde::Serialize;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What user space may cost at most at 1400 bytes, as a multiple of the bare AEAD.
 const GOAL_RATIO: f64 = 1.5;
@@ -121,8 +117,9 @@ struct DatapathArguments {
     #[arg(long, value_delimiter = ',', default_values_t = [64, GOAL_BYTES])]
     bytes: Vec<usize>,
     /// Numbers of sessions that the packets belong to
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000])]
-    sessions: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1_000, 10_000],
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sessions: Vec<u32>,
     /// Repetitions of each measurement
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     repetitions: u32,
@@ -328,7 +325,7 @@ fn run_datapath(arguments: &DatapathArguments) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for (bytes, sessions) in cases {
         progress.set_message(format!("{bytes} bytes, {sessions} sessions"));
-        let row = datapath::measure(sessions, bytes, arguments.repetitions as usize)?;
+        let row = datapath::measure(sessions as usize, bytes, arguments.repetitions as usize)?;
         progress.suspend(|| print_row(&row));
         progress.inc(1);
         rows.push(row);

@@ -97,7 +97,7 @@ fn try_case(case: &Case, report: &Path) -> Result<()> {
     judge(&report, case.wanted).with_context(said)
 }
 
-/// Whether a report is one that may be believed: nothing unsafe, nothing empty.
+/// Whether a report is one that may be believed: no rule broken, nothing empty.
 fn judge(report: &Value, wanted: &[&str]) -> Result<()> {
     for (name, count) in report.get("safety").and_then(Value::as_object).into_iter().flatten() {
         ensure!(count.as_u64() == Some(0), "the safety counter {name} is {count}");

@@ -41,8 +41,7 @@ use crate::fault::Fault;
 use crate::handover::{Command, INSIDE_HOP, Report, SlowEnd};
 use crate::metrics::{self, PortLabels, Process, SlowCounters, Sources};
 use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, RouteTable, Watcher};
-use crate::sys::heap;
-use crate::sys::readiness::readable;
+use crate::sys::{give_back_heap, readable};
 use crate::worker::WorkerCounters;
 use crate::xdp::Steering;
 
@@ -177,7 +176,7 @@ impl SlowPath {
         };
         slow.tell_inside_hop();
         slow.read_tables();
-        heap::give_back();
+        give_back_heap();
         Ok(slow)
     }
 

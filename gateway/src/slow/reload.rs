@@ -11,7 +11,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::handover::Command;
 use crate::run::resets_share;
-use crate::sys::heap;
+use crate::sys::give_back_heap;
 
 /// Sessions that hear of another policy in one turn: half of what a worker's queue holds, so that the messages of clients
 /// find room between them.
@@ -76,7 +76,7 @@ impl SlowPath {
             sessions,
         };
         self.parts.config = config;
-        heap::give_back();
+        give_back_heap();
         answer
     }
 

@@ -13,13 +13,8 @@ pub struct SysError {
 }
 
 impl SysError {
-    /// The error that the last system call of this thread left behind.
-    pub(super) fn last(call: &'static str) -> Self {
-        Self { call, errno: Errno::last() }
-    }
-
-    /// Tells the outcome of a call that returns a negative number on failure.
-    pub(super) fn check(call: &'static str, result: libc::c_int) -> Result<libc::c_int, Self> {
-        if result < 0 { Err(Self::last(call)) } else { Ok(result) }
+    /// Names the call that an error belongs to.
+    pub(super) fn io<E: Into<std::io::Error>>(call: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self { call, errno: Errno::from_raw(error.into().raw_os_error().unwrap_or(0)) }
     }
 }

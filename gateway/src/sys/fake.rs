@@ -1,53 +1,37 @@
 //! The kernel's side of the rings, played by tests: same memory layout and ordering, no device.
 
-use std::cell::UnsafeCell;
-use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
-use super::ring::{Consumer, Producer, Ring};
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::net::xdp::{XdpDesc, XdpDescOptions, XdpRingOffset};
+
+use super::ring::{Consumer, Entry, Producer, Ring};
 use super::{CompletionRing, FillRing, Frame, ReceiveRing, TransmitRing, Umem};
 
-/// Memory of one ring, shared by its two ends.
-#[derive(Debug)]
-pub struct RingBlock {
-    producer: AtomicU32,
-    consumer: AtomicU32,
-    flags: AtomicU32,
-    size: u32,
-    entries: UnsafeCell<Box<[u64]>>,
-}
+/// Where the parts of a ring are in its memory, each counter on a cache line of its own.
+const LAYOUT: XdpRingOffset = XdpRingOffset { producer: 0, consumer: 64, flags: Some(128), desc: 192 };
 
-// SAFETY: the entries are reached through rings only, whose counters say which end may touch which entry.
-unsafe impl Send for RingBlock {}
-// SAFETY: as above.
-unsafe impl Sync for RingBlock {}
+/// Memory of one ring, shared by its two ends.
+#[derive(Clone, Debug)]
+pub(super) struct RingBlock {
+    memory: Arc<MmapRaw>,
+    size: u32,
+}
 
 impl RingBlock {
     /// A ring of `size` entries of type `T`, whose counters start at `start`.
-    pub(super) fn new<T>(size: u32, start: u32) -> Arc<Self> {
-        let words = size as usize * size_of::<T>() / size_of::<u64>();
-        Arc::new(Self {
-            producer: AtomicU32::new(start),
-            consumer: AtomicU32::new(start),
-            flags: AtomicU32::new(0),
-            size,
-            entries: UnsafeCell::new(vec![0; words].into_boxed_slice()),
-        })
+    pub(super) fn new<T>(size: u32, start: u32) -> Self {
+        let len = LAYOUT.desc as usize + size as usize * size_of::<T>();
+        let mut memory = MmapOptions::new().len(len).map_anon().expect("anonymous memory");
+        for counter in [LAYOUT.producer, LAYOUT.consumer] {
+            memory[counter as usize..][..4].copy_from_slice(&start.to_ne_bytes());
+        }
+        Self { memory: Arc::new(memory.into()), size }
     }
 
-    pub(super) fn counters(&self) -> (NonNull<AtomicU32>, NonNull<AtomicU32>, NonNull<AtomicU32>) {
-        (NonNull::from(&self.producer), NonNull::from(&self.consumer), NonNull::from(&self.flags))
-    }
-
-    pub(super) fn entries(&self) -> NonNull<u64> {
-        // SAFETY: the box is never replaced; the pointer to its content comes from its cell.
-        let entries = unsafe { (*self.entries.get()).as_mut_ptr() };
-        NonNull::new(entries).expect("a box is not null")
-    }
-
-    pub(super) fn size(&self) -> u32 {
-        self.size
+    /// One end of it.
+    pub(super) fn ring<T: Entry>(&self) -> Ring<T> {
+        Ring::within(Arc::clone(&self.memory), &LAYOUT, self.size).expect("it has flags")
     }
 }
 
@@ -58,8 +42,8 @@ pub struct FakeQueue {
     ring: u32,
     fill: Consumer<u64>,
     completion: Producer<u64>,
-    receive: Vec<Producer<libc::xdp_desc>>,
-    transmit: Consumer<libc::xdp_desc>,
+    receive: Vec<Producer<XdpDesc>>,
+    transmit: Consumer<XdpDesc>,
 }
 
 /// The user's ends of the same rings.
@@ -80,7 +64,7 @@ pub fn queue(memory: &Arc<Umem>, workers: usize, frames: Vec<Frame>, ring: u32) 
     let region = frames.len() as u32;
     // Close below the wrap of the counters, so that every test crosses it.
     let start = |size: u32| u32::MAX - size;
-    let descriptors = || RingBlock::new::<libc::xdp_desc>(ring, start(ring));
+    let descriptors = || RingBlock::new::<XdpDesc>(ring, start(ring));
     let fill = RingBlock::new::<u64>(region, start(region));
     // As deep as the memory, for the test that completes late.
     let completions = memory.frames().next_power_of_two();
@@ -88,27 +72,24 @@ pub fn queue(memory: &Arc<Umem>, workers: usize, frames: Vec<Frame>, ring: u32) 
     let transmit = descriptors();
     let receive: Vec<_> = (0..workers).map(|_| descriptors()).collect();
 
-    let mut fill_ring = FillRing::new(Producer::new(Ring::on_heap(fill.clone())), memory.clone());
+    let mut fill_ring = FillRing::new(Producer::new(fill.ring()), memory.clone());
     frames.into_iter().for_each(|frame| fill_ring.give(frame).expect("room for the region"));
     fill_ring.publish();
     let user = UserEnds {
         own: Some((
-            TransmitRing::new(Producer::new(Ring::on_heap(transmit.clone())), memory.clone()),
-            CompletionRing::new(Consumer::new(Ring::on_heap(completion.clone())), memory.clone()),
+            TransmitRing::new(Producer::new(transmit.ring()), memory.clone()),
+            CompletionRing::new(Consumer::new(completion.ring()), memory.clone()),
             fill_ring,
         )),
-        receive: receive
-            .iter()
-            .map(|block| ReceiveRing::new(Consumer::new(Ring::on_heap(block.clone())), memory.clone()))
-            .collect(),
+        receive: receive.iter().map(|block| ReceiveRing::new(Consumer::new(block.ring()), memory.clone())).collect(),
     };
     let kernel = FakeQueue {
         memory: memory.clone(),
         ring,
-        fill: Consumer::new(Ring::on_heap(fill)),
-        completion: Producer::new(Ring::on_heap(completion)),
-        receive: receive.into_iter().map(|block| Producer::new(Ring::on_heap(block))).collect(),
-        transmit: Consumer::new(Ring::on_heap(transmit)),
+        fill: Consumer::new(fill.ring()),
+        completion: Producer::new(completion.ring()),
+        receive: receive.into_iter().map(|block| Producer::new(block.ring())).collect(),
+        transmit: Consumer::new(transmit.ring()),
     };
     (user, kernel)
 }
@@ -122,12 +103,12 @@ impl FakeQueue {
         if self.receive[worker].unconsumed() == self.ring {
             return false;
         }
-        let Some(address) = self.fill.pop() else { return false };
-        // SAFETY: the address was taken off the fill ring just now.
-        let mut frame = unsafe { self.memory.redeem(address, 0) };
+        let Some(empty) = self.fill.pop() else { return false };
+        let mut frame = self.memory.redeem(empty);
         frame.place(RX_HEADROOM, packet.len()).expect("test packets fit");
         self.memory.bytes_mut(&mut frame).copy_from_slice(packet);
-        let entry = libc::xdp_desc { addr: self.memory.address(&frame), len: packet.len() as u32, options: 0 };
+        let entry =
+            XdpDesc { addr: self.memory.address(&frame), len: packet.len() as u32, options: XdpDescOptions::empty() };
         assert!(self.receive[worker].push(entry));
         self.receive[worker].publish();
         true
@@ -137,11 +118,10 @@ impl FakeQueue {
     pub fn transmit(&mut self, limit: usize) -> Vec<Vec<u8>> {
         let mut sent = Vec::new();
         while sent.len() < limit {
-            let Some(entry) = self.transmit.pop() else { break };
-            // SAFETY: taken off the transmit ring just now.
-            let frame: Frame = unsafe { self.memory.redeem(entry.addr, entry.len) };
+            let Some(packet) = self.transmit.pop() else { break };
+            let frame = self.memory.redeem(packet);
             sent.push(self.memory.bytes(&frame).to_vec());
-            assert!(self.completion.push(entry.addr), "the completion ring holds all frames");
+            assert!(self.completion.push(self.memory.address(&frame)), "the completion ring holds all frames");
         }
         self.transmit.release();
         self.completion.publish();

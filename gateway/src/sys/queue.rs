@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
+use rustix::net::xdp::{XdpDesc, XdpDescOptions};
+
 use super::ring::{Consumer, Producer};
 use super::{Frame, Umem};
 
 /// Received packets of one socket, in order.
 #[derive(Debug)]
 pub struct ReceiveRing {
-    entries: Consumer<libc::xdp_desc>,
+    entries: Consumer<XdpDesc>,
     memory: Arc<Umem>,
 }
 
 /// Packets that one socket has to send.
 #[derive(Debug)]
 pub struct TransmitRing {
-    entries: Producer<libc::xdp_desc>,
+    entries: Producer<XdpDesc>,
     memory: Arc<Umem>,
 }
 
@@ -34,15 +36,13 @@ pub struct CompletionRing {
 }
 
 impl ReceiveRing {
-    pub(super) fn new(entries: Consumer<libc::xdp_desc>, memory: Arc<Umem>) -> Self {
+    pub(super) fn new(entries: Consumer<XdpDesc>, memory: Arc<Umem>) -> Self {
         Self { entries, memory }
     }
 
     /// The next received packet, if there is one.
     pub fn take(&mut self) -> Option<Frame> {
-        let entry = self.entries.pop()?;
-        // SAFETY: the kernel fills a receive ring with frames that it took off a fill ring, each once.
-        Some(unsafe { self.memory.redeem(entry.addr, entry.len) })
+        self.entries.pop().map(|packet| self.memory.redeem(packet))
     }
 
     /// Lets the kernel use the places of all taken packets again; once per batch.
@@ -62,7 +62,7 @@ impl ReceiveRing {
 }
 
 impl TransmitRing {
-    pub(super) fn new(entries: Producer<libc::xdp_desc>, memory: Arc<Umem>) -> Self {
+    pub(super) fn new(entries: Producer<XdpDesc>, memory: Arc<Umem>) -> Self {
         Self { entries, memory }
     }
 
@@ -70,7 +70,7 @@ impl TransmitRing {
     pub fn give(&mut self, frame: Frame) -> Result<(), Frame> {
         let addr = self.memory.address(&frame);
         // A frame's length is a u16.
-        let entry = libc::xdp_desc { addr, len: frame.len() as u32, options: 0 };
+        let entry = XdpDesc { addr, len: frame.len() as u32, options: XdpDescOptions::empty() };
         if self.entries.push(entry) { Ok(()) } else { Err(frame) }
     }
 
@@ -136,9 +136,7 @@ impl CompletionRing {
 
     /// The next frame whose packet was sent. It comes back empty.
     pub fn take(&mut self) -> Option<Frame> {
-        let address = self.entries.pop()?;
-        // SAFETY: the kernel completes each frame of a transmit ring once.
-        Some(unsafe { self.memory.redeem(address, 0) })
+        self.entries.pop().map(|sent| self.memory.redeem(sent))
     }
 
     /// Lets the kernel use the places of all taken frames again; once per batch.

@@ -6,8 +6,16 @@
 //! suffice, so that a batch costs one load and one store on shared cache lines.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::errno::Errno;
+use rustix::net::xdp::{
+    XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING, XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpDesc,
+    XdpMmapOffsets, XdpRingFlags, XdpRingOffset,
+};
 
 use super::SysError;
 
@@ -20,10 +28,36 @@ pub(super) enum RingKind {
     Completion,
 }
 
-/// What is written into a ring.
-pub(super) trait Entry: Copy {}
-impl Entry for u64 {}
-impl Entry for libc::xdp_desc {}
+/// What is written into a ring: integers, for which any bytes are valid.
+pub(super) trait Entry: Copy {
+    /// The place in the packet memory that it names, and the bytes that are there.
+    fn packet(&self) -> (u64, u32);
+}
+
+impl Entry for u64 {
+    fn packet(&self) -> (u64, u32) {
+        (*self, 0)
+    }
+}
+
+impl Entry for XdpDesc {
+    fn packet(&self) -> (u64, u32) {
+        (self.addr, self.len)
+    }
+}
+
+/// What the other end of a ring gave up just now. Only [`Consumer::pop`] makes one, once for each entry: it is the title to
+/// the frame that the entry names.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the frame that it names would be lost"]
+pub(super) struct Returned<T>(T);
+
+impl<T> Returned<T> {
+    /// The entry itself; the title is gone.
+    pub(super) fn into_entry(self) -> T {
+        self.0
+    }
+}
 
 /// Where a ring's parts are. Its owner is one end of the ring.
 #[derive(Debug)]
@@ -33,17 +67,8 @@ pub(super) struct Ring<T> {
     flags: NonNull<AtomicU32>,
     entries: NonNull<T>,
     size: u32,
-    _memory: Memory,
-}
-
-/// What keeps the ring's memory alive.
-#[derive(Debug)]
-enum Memory {
-    /// Mapped from a socket; unmapped on drop. A mapping that stays would keep the socket's queue busy.
-    Mapped { base: NonNull<libc::c_void>, len: usize },
-    /// Shared by both ends within this process.
-    #[cfg(test)]
-    Heap { _block: std::sync::Arc<super::fake::RingBlock> },
+    /// Keeps all of that alive. A mapping of a socket that stays would keep the socket's queue busy.
+    _memory: Arc<MmapRaw>,
 }
 
 /// The end that writes entries.
@@ -76,54 +101,44 @@ impl<T: Entry> Ring<T> {
     pub(super) fn map(
         fd: BorrowedFd<'_>,
         kind: RingKind,
-        offsets: &libc::xdp_mmap_offsets,
+        offsets: &XdpMmapOffsets,
         size: u32,
     ) -> Result<Self, SysError> {
-        assert!(size.is_power_of_two());
         let (at, page_offset) = match kind {
-            RingKind::Receive => (&offsets.rx, libc::XDP_PGOFF_RX_RING),
-            RingKind::Transmit => (&offsets.tx, libc::XDP_PGOFF_TX_RING),
-            RingKind::Fill => (&offsets.fr, libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t),
-            RingKind::Completion => (&offsets.cr, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t),
+            RingKind::Receive => (&offsets.rx, XDP_PGOFF_RX_RING),
+            RingKind::Transmit => (&offsets.tx, XDP_PGOFF_TX_RING),
+            RingKind::Fill => (&offsets.fr, XDP_UMEM_PGOFF_FILL_RING),
+            RingKind::Completion => (&offsets.cr, XDP_UMEM_PGOFF_COMPLETION_RING),
         };
         let len = at.desc as usize + size as usize * size_of::<T>();
-        // SAFETY: a new mapping, which touches no existing memory.
-        let base = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
-                fd.as_raw_fd(),
-                page_offset,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(SysError::last("mapping a ring"));
-        }
-        let base = NonNull::new(base).expect("a successful mmap is not null");
-        // SAFETY: the kernel laid the ring out at these offsets within the `len` bytes that it let us map.
-        let (producer, consumer, flags, entries) = unsafe {
-            (
-                base.byte_add(at.producer as usize).cast(),
-                base.byte_add(at.consumer as usize).cast(),
-                base.byte_add(at.flags as usize).cast(),
-                base.byte_add(at.desc as usize).cast(),
-            )
-        };
-        Ok(Self { producer, consumer, flags, entries, size, _memory: Memory::Mapped { base, len } })
+        let memory = MmapOptions::new().offset(page_offset).len(len).populate().map_raw(fd.as_raw_fd());
+        Self::within(Arc::new(memory.map_err(SysError::io("mapping a ring"))?), at, size)
     }
 
-    /// A ring on memory of this process, for tests that play the kernel.
-    #[cfg(test)]
-    pub(super) fn on_heap(block: std::sync::Arc<super::fake::RingBlock>) -> Self {
-        let (producer, consumer, flags) = block.counters();
-        let (entries, size) = (block.entries().cast(), block.size());
-        Self { producer, consumer, flags, entries, size, _memory: Memory::Heap { _block: block } }
+    /// The ring of `size` entries that lies in `memory` at these offsets.
+    pub(super) fn within(memory: Arc<MmapRaw>, at: &XdpRingOffset, size: u32) -> Result<Self, SysError> {
+        assert!(size.is_power_of_two());
+        // A kernel before 5.4 has no flags, and knows no need to wake it up.
+        let flags = at.flags.ok_or(SysError { call: "reading the ring layout", errno: Errno::ENOSYS })?;
+        let base = memory.as_mut_ptr();
+        let place = |offset: u64, len: usize, align: usize| {
+            let offset = offset as usize;
+            assert!(offset + len <= memory.len() && offset.is_multiple_of(align), "a ring outside of its memory");
+            NonNull::new(base.wrapping_add(offset)).expect("a mapping is not null")
+        };
+        let counter = |offset| place(offset, size_of::<AtomicU32>(), align_of::<AtomicU32>()).cast();
+        Ok(Self {
+            producer: counter(at.producer),
+            consumer: counter(at.consumer),
+            flags: counter(flags),
+            entries: place(at.desc, size as usize * size_of::<T>(), align_of::<T>()).cast(),
+            size,
+            _memory: memory,
+        })
     }
 
     fn producer(&self) -> &AtomicU32 {
-        // SAFETY: points into memory that `self` keeps alive; both ends access it atomically only.
+        // SAFETY: within the memory, which `self` keeps alive, and aligned (`within`); both ends access it atomically only.
         unsafe { self.producer.as_ref() }
     }
 
@@ -135,7 +150,7 @@ impl<T: Entry> Ring<T> {
     fn needs_wakeup(&self) -> bool {
         // SAFETY: as for `producer`.
         let flags = unsafe { self.flags.as_ref() };
-        flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+        flags.load(Ordering::Relaxed) & XdpRingFlags::XDP_RING_NEED_WAKEUP.bits() != 0
     }
 
     /// Entries that are filled now, as both ends show it. For those who watch: by the time it is read it has changed.
@@ -146,22 +161,9 @@ impl<T: Entry> Ring<T> {
     }
 
     /// The entry that the free-running counter `position` names.
-    fn entry(&self, position: u32) -> NonNull<T> {
-        // SAFETY: masked by size - 1, the offset stays within the ring's `size` entries.
-        unsafe { self.entries.add((position & (self.size - 1)) as usize) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        match *self {
-            Self::Mapped { base, len } => {
-                // SAFETY: mapped by `Ring::map` with this length; the ring that owns it goes away with it.
-                unsafe { libc::munmap(base.as_ptr(), len) };
-            }
-            #[cfg(test)]
-            Self::Heap { .. } => {}
-        }
+    fn entry(&self, position: u32) -> *mut T {
+        // Masked by size - 1, it stays within the ring's `size` entries.
+        self.entries.as_ptr().wrapping_add((position & (self.size - 1)) as usize)
     }
 }
 
@@ -221,7 +223,7 @@ impl<T: Entry> Consumer<T> {
     }
 
     /// Reads an entry. Its place goes back to the producer at [`release`](Self::release).
-    pub(super) fn pop(&mut self) -> Option<T> {
+    pub(super) fn pop(&mut self) -> Option<Returned<T>> {
         if self.tail == self.seen_head {
             self.seen_head = self.ring.producer().load(Ordering::Acquire);
             if self.tail == self.seen_head {
@@ -231,7 +233,7 @@ impl<T: Entry> Consumer<T> {
         // SAFETY: within the ring, and between our counter and the producer's: written, and ours to read.
         let entry = unsafe { self.ring.entry(self.tail).read() };
         self.tail = self.tail.wrapping_add(1);
-        Some(entry)
+        Some(Returned(entry))
     }
 
     /// Gives the places of all read entries back to the producer.
@@ -265,16 +267,20 @@ mod tests {
 
     fn ends(size: u32, start: u32) -> (Producer<u64>, Consumer<u64>) {
         let block = RingBlock::new::<u64>(size, start);
-        (Producer::new(Ring::on_heap(block.clone())), Consumer::new(Ring::on_heap(block)))
+        (Producer::new(block.ring()), Consumer::new(block.ring()))
+    }
+
+    fn pop(consumer: &mut Consumer<u64>) -> Option<u64> {
+        consumer.pop().map(Returned::into_entry)
     }
 
     #[test]
     fn nothing_is_seen_before_it_is_published() {
         let (mut producer, mut consumer) = ends(4, 0);
         assert!(producer.push(7));
-        assert_eq!(consumer.pop(), None);
+        assert_eq!(pop(&mut consumer), None);
         producer.publish();
-        assert_eq!(consumer.pop(), Some(7));
+        assert_eq!(pop(&mut consumer), Some(7));
     }
 
     #[test]
@@ -283,7 +289,7 @@ mod tests {
         assert!((0..4).all(|n| producer.push(n)));
         assert!(!producer.push(4));
         producer.publish();
-        assert_eq!(consumer.pop(), Some(0));
+        assert_eq!(pop(&mut consumer), Some(0));
         assert!(!producer.push(4), "read is not yet released");
         consumer.release();
         assert!(producer.push(4));
@@ -297,7 +303,7 @@ mod tests {
         assert_eq!(consumer.filled(), 0, "nothing is published");
         producer.publish();
         assert_eq!((producer.filled(), consumer.filled()), (3, 3));
-        assert_eq!(consumer.pop(), Some(0));
+        assert_eq!(pop(&mut consumer), Some(0));
         consumer.release();
         assert_eq!((producer.filled(), consumer.filled()), (2, 2));
     }
@@ -320,7 +326,7 @@ mod tests {
         });
         for expected in 0..COUNT {
             let got = loop {
-                if let Some(entry) = consumer.pop() {
+                if let Some(entry) = pop(&mut consumer) {
                     break entry;
                 }
                 consumer.release();
@@ -356,7 +362,7 @@ mod tests {
                     2 => {
                         prop_assert_eq!(consumer.waiting() as usize, visible.len());
                         let expected = visible.pop_front();
-                        prop_assert_eq!(consumer.pop(), expected);
+                        prop_assert_eq!(pop(&mut consumer), expected);
                         pending_places += u32::from(expected.is_some());
                     }
                     _ => {

@@ -1,16 +1,33 @@
 //! AF_XDP sockets: prepared, filled, bound; then kicked and asked for statistics.
 
-use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::sys::socket::setsockopt;
+use nix::{setsockopt_impl, sockopt_impl};
+use rustix::net::sockopt::{
+    set_xdp_rx_ring_size, set_xdp_tx_ring_size, set_xdp_umem_completion_ring_size, set_xdp_umem_fill_ring_size,
+    set_xdp_umem_reg, xdp_mmap_offsets, xdp_options, xdp_statistics,
+};
+use rustix::net::xdp::{
+    SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem, XdpOptionsFlags, XdpUmemReg, XdpUmemRegFlags,
+};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with};
 
 use super::ring::{Consumer, Producer, Ring, RingKind};
 use super::{CompletionRing, FillRing, ReceiveRing, SysError, TransmitRing, Umem};
 
-/// Socket option `XDP_MAX_TX_SKB_BUDGET` (Linux 6.17): packets that one call sends in copy mode; 32 without it.
+/// Socket option `XDP_MAX_TX_SKB_BUDGET` (Linux 6.17).
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+sockopt_impl!(
+    /// Packets that one call sends in copy mode; 32 without it.
+    TransmitBudget,
+    SetOnly,
+    libc::SOL_XDP,
+    XDP_MAX_TX_SKB_BUDGET,
+    u32
+);
 /// Packets per call that we ask for: several batches, so that one call per batch is enough. The kernel takes no more
 /// than the transmit ring has entries.
 const TX_BUDGET: u32 = 256;
@@ -85,11 +102,9 @@ impl Socket {
         binding: Binding<'_>,
         request: RingRequest,
     ) -> Result<(Self, ReceiveRing, Option<TransmitRing>, Option<QueueRings>), SysError> {
-        // SAFETY: no memory is involved.
-        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        let fd = SysError::check("opening an AF_XDP socket", fd)?;
-        // SAFETY: the descriptor is new and nobody else's.
-        let socket = Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } };
+        let fd = socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None)
+            .map_err(SysError::io("opening an AF_XDP socket"))?;
+        let socket = Self { fd };
 
         if let Binding::Memory(_) = binding {
             socket.register(memory)?;
@@ -99,17 +114,18 @@ impl Socket {
             Binding::Further(_) => None,
         };
         if let Some(entries) = queue_entries {
-            socket.set_option("sizing the fill ring", libc::XDP_UMEM_FILL_RING, &entries)?;
-            socket.set_option("sizing the completion ring", libc::XDP_UMEM_COMPLETION_RING, &entries)?;
+            set_xdp_umem_fill_ring_size(&socket.fd, entries).map_err(SysError::io("sizing the fill ring"))?;
+            set_xdp_umem_completion_ring_size(&socket.fd, entries)
+                .map_err(SysError::io("sizing the completion ring"))?;
         }
-        socket.set_option("sizing the receive ring", libc::XDP_RX_RING, &request.receive)?;
-        if let Some(entries) = &request.transmit {
-            socket.set_option("sizing the transmit ring", libc::XDP_TX_RING, entries)?;
+        set_xdp_rx_ring_size(&socket.fd, request.receive).map_err(SysError::io("sizing the receive ring"))?;
+        if let Some(entries) = request.transmit {
+            set_xdp_tx_ring_size(&socket.fd, entries).map_err(SysError::io("sizing the transmit ring"))?;
             // Older kernels do not know it; they send 32 packets per call and we call more often.
-            let _ = socket.set_option("", XDP_MAX_TX_SKB_BUDGET, &TX_BUDGET.min(*entries));
+            let _ = setsockopt(&socket.fd, TransmitBudget, &TX_BUDGET.min(entries));
         }
 
-        let offsets = socket.ring_offsets()?;
+        let offsets = xdp_mmap_offsets(&socket.fd).map_err(SysError::io("reading the ring layout"))?;
         let fd = socket.fd.as_fd();
         let receive = Consumer::new(Ring::map(fd, RingKind::Receive, &offsets, request.receive)?);
         let transmit = request
@@ -134,119 +150,65 @@ impl Socket {
     /// Binds the socket to a queue of a device. After `EBUSY` it may be tried again: a queue is released late.
     pub fn bind(&self, interface: u32, queue: u32, binding: Binding<'_>) -> Result<(), SysError> {
         // Copy mode and wake-ups are inherited through a shared bind, which refuses flags of its own.
-        let (flags, shared) = match binding {
-            Binding::Memory(CopyMode::Auto) => (libc::XDP_USE_NEED_WAKEUP, None),
-            Binding::Memory(CopyMode::Copy) => (libc::XDP_USE_NEED_WAKEUP | libc::XDP_COPY, None),
-            Binding::Memory(CopyMode::ZeroCopy) => (libc::XDP_USE_NEED_WAKEUP | libc::XDP_ZEROCOPY, None),
-            Binding::Queue(first) | Binding::Further(first) => (libc::XDP_SHARED_UMEM, Some(first)),
+        let flags = match binding {
+            Binding::Memory(CopyMode::Auto) => SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP,
+            Binding::Memory(CopyMode::Copy) => SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | SocketAddrXdpFlags::XDP_COPY,
+            Binding::Memory(CopyMode::ZeroCopy) => {
+                SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | SocketAddrXdpFlags::XDP_ZEROCOPY
+            }
+            Binding::Queue(_) | Binding::Further(_) => SocketAddrXdpFlags::XDP_SHARED_UMEM,
         };
-        let address = libc::sockaddr_xdp {
-            sxdp_family: libc::AF_XDP as u16,
-            sxdp_flags: flags,
-            sxdp_ifindex: interface,
-            sxdp_queue_id: queue,
-            sxdp_shared_umem_fd: shared.map_or(0, |fd| fd.as_raw_fd() as u32),
+        let addr = SocketAddrXdp::new(flags, interface, queue);
+        let bound = match binding {
+            Binding::Memory(_) => bind(&self.fd, &addr),
+            Binding::Queue(first) | Binding::Further(first) => {
+                bind(&self.fd, &SocketAddrXdpWithSharedUmem { addr, shared_umem_fd: first })
+            }
         };
-        // SAFETY: the kernel reads `address`, whose size is given.
-        let result = unsafe {
-            libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
-        };
-        SysError::check("binding an AF_XDP socket", result).map(|_| ())
+        bound.map_err(SysError::io("binding an AF_XDP socket"))
     }
 
     /// Whether packets move between driver and memory without a copy.
     pub fn is_zero_copy(&self) -> Result<bool, SysError> {
-        let mut options = libc::xdp_options { flags: 0 };
-        self.option("reading the socket's mode", libc::XDP_OPTIONS, &mut options)?;
-        Ok(options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
+        let options = xdp_options(&self.fd).map_err(SysError::io("reading the socket's mode"))?;
+        Ok(options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY))
     }
 
-    /// What the kernel counted for this socket.
+    /// What the kernel counted for this socket. What a kernel before 5.9 does not count is 0.
     pub fn statistics(&self) -> Result<Statistics, SysError> {
-        let mut raw = libc::xdp_statistics {
-            rx_dropped: 0,
-            rx_invalid_descs: 0,
-            tx_invalid_descs: 0,
-            rx_ring_full: 0,
-            rx_fill_ring_empty_descs: 0,
-            tx_ring_empty_descs: 0,
-        };
-        self.option("reading the socket's statistics", libc::XDP_STATISTICS, &mut raw)?;
+        let raw = xdp_statistics(&self.fd).map_err(SysError::io("reading the socket's statistics"))?;
         Ok(Statistics {
             dropped: raw.rx_dropped,
-            ring_full: raw.rx_ring_full,
-            fill_empty: raw.rx_fill_ring_empty_descs,
+            ring_full: raw.rx_ring_full.unwrap_or(0),
+            fill_empty: raw.rx_fill_ring_empty_descs.unwrap_or(0),
             invalid_transmit: raw.tx_invalid_descs,
         })
     }
 
     /// Has the kernel send what the transmit ring holds. `EAGAIN` means that more is left.
     pub fn kick_transmit(&self) -> Result<(), Errno> {
-        // SAFETY: an empty message: nothing is read from memory.
-        let sent =
-            unsafe { libc::sendto(self.fd.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT, std::ptr::null(), 0) };
-        if sent < 0 { Err(Errno::last()) } else { Ok(()) }
+        let sent = send(&self.fd, &[], SendFlags::DONTWAIT);
+        sent.map(drop).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 
     /// Has the driver look at the fill ring again.
     pub fn kick_receive(&self) {
-        // SAFETY: an empty message: nothing is written to memory. The outcome shows in the rings.
-        unsafe {
-            libc::recvfrom(
-                self.fd.as_raw_fd(),
-                std::ptr::null_mut(),
-                0,
-                libc::MSG_DONTWAIT,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-            )
-        };
+        // The outcome shows in the rings.
+        let _ = recv(&self.fd, &mut [0; 0], RecvFlags::DONTWAIT);
     }
 
     /// Registers the memory with the kernel, which pins it.
     fn register(&self, memory: &Umem) -> Result<(), SysError> {
-        let area = libc::xdp_umem_reg {
-            addr: memory.area() as u64,
-            len: memory.area_len() as u64,
+        let (first, len) = memory.area();
+        let area = XdpUmemReg {
+            addr: first as u64,
+            len: len as u64,
             chunk_size: memory.chunk() as u32,
             headroom: 0,
-            flags: 0,
+            flags: XdpUmemRegFlags::empty(),
             tx_metadata_len: 0,
         };
-        self.set_option("registering the packet memory", libc::XDP_UMEM_REG, &area)
-    }
-
-    fn ring_offsets(&self) -> Result<libc::xdp_mmap_offsets, SysError> {
-        let none = libc::xdp_ring_offset { producer: 0, consumer: 0, desc: 0, flags: 0 };
-        let mut offsets = libc::xdp_mmap_offsets { rx: none, tx: none, fr: none, cr: none };
-        self.option("reading the ring layout", libc::XDP_MMAP_OFFSETS, &mut offsets)?;
-        Ok(offsets)
-    }
-
-    fn set_option<T>(&self, call: &'static str, name: libc::c_int, value: &T) -> Result<(), SysError> {
-        // SAFETY: the kernel reads `value`, whose size is given.
-        let result = unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_XDP,
-                name,
-                std::ptr::from_ref(value).cast(),
-                size_of::<T>() as libc::socklen_t,
-            )
-        };
-        SysError::check(call, result).map(|_| ())
-    }
-
-    /// Reads an option into `value`, a structure of the kernel made of integers only: any bytes are valid for it.
-    fn option<T: KernelStruct>(&self, call: &'static str, name: libc::c_int, value: &mut T) -> Result<(), SysError> {
-        let mut len = size_of::<T>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `len` bytes to `value`, and any bytes are a valid `KernelStruct`.
-        let result = unsafe {
-            libc::getsockopt(self.fd.as_raw_fd(), libc::SOL_XDP, name, std::ptr::from_mut(value).cast(), &raw mut len)
-        };
-        SysError::check(call, result)?;
-        // A kernel before 5.4 knows a shorter layout, whose fields lie elsewhere.
-        if len as usize == mem::size_of::<T>() { Ok(()) } else { Err(SysError { call, errno: Errno::ENOSYS }) }
+        set_xdp_umem_reg(&self.fd, area).map_err(SysError::io("registering the packet memory"))
     }
 }
 
@@ -255,15 +217,3 @@ impl AsFd for Socket {
         self.fd.as_fd()
     }
 }
-
-/// Structures of integers, for which any bytes are valid.
-///
-/// # Safety
-/// Every bit pattern is a valid value.
-unsafe trait KernelStruct {}
-// SAFETY: two 64-bit or 32-bit integers and the like, no padding that matters.
-unsafe impl KernelStruct for libc::xdp_options {}
-// SAFETY: 64-bit integers.
-unsafe impl KernelStruct for libc::xdp_statistics {}
-// SAFETY: 64-bit integers.
-unsafe impl KernelStruct for libc::xdp_mmap_offsets {}

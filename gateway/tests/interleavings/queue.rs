@@ -3,7 +3,7 @@
 //! The algorithm is Vyukov's, as crossbeam's is. Its orderings are no stronger than what a hand-over needs (release by
 //! who writes a slot, acquire by who reads it), so that nothing above it can lean on an accident of the real one.
 
-use loom::cell::UnsafeCell;
+use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
@@ -11,7 +11,9 @@ use loom::thread;
 struct Slot<T> {
     /// Position at which the slot may be written; one more once it may be read.
     turn: AtomicUsize,
-    value: UnsafeCell<Option<T>>,
+    /// Held by nobody but the one thread whose turn it is: who finds it held has found a defect. It orders no more than
+    /// `turn` does, which the same two threads hand each other around it.
+    value: Mutex<Option<T>>,
 }
 
 #[derive(Debug)]
@@ -21,13 +23,10 @@ pub(crate) struct ArrayQueue<T> {
     slots: Vec<Slot<T>>,
 }
 
-// SAFETY: a slot's value is reached by the one thread whose turn it is; loom checks that.
-unsafe impl<T: Send> Sync for ArrayQueue<T> {}
-
 impl<T> ArrayQueue<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         // Positions count in steps of two laps, so that "to be written" and "to be read" differ with one slot as well.
-        let slot = |index| Slot { turn: AtomicUsize::new(index * 2), value: UnsafeCell::new(None) };
+        let slot = |index| Slot { turn: AtomicUsize::new(index * 2), value: Mutex::new(None) };
         Self { head: AtomicUsize::new(0), tail: AtomicUsize::new(0), slots: (0..capacity).map(slot).collect() }
     }
 
@@ -43,8 +42,7 @@ impl<T> ArrayQueue<T> {
             if turn == tail * 2 {
                 match self.tail.compare_exchange(tail, tail + 1, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
-                        // SAFETY: the exchange made this position ours, and its turn to be written has come.
-                        slot.value.with_mut(|place| unsafe { *place = Some(value) });
+                        *slot.value.try_lock().expect("the exchange made this position ours to write") = Some(value);
                         slot.turn.store(tail * 2 + 1, Ordering::Release);
                         return Ok(());
                     }
@@ -68,8 +66,7 @@ impl<T> ArrayQueue<T> {
             if turn == head * 2 + 1 {
                 match self.head.compare_exchange(head, head + 1, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
-                        // SAFETY: the exchange made this position ours, and its turn to be read has come.
-                        let value = slot.value.with_mut(|place| unsafe { (*place).take() });
+                        let value = slot.value.try_lock().expect("the exchange made this position ours to read").take();
                         slot.turn.store((head + self.slots.len()) * 2, Ordering::Release);
                         return value;
                     }
