@@ -2,16 +2,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 
 use anyhow::Result;
-use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent, PathInfo};
+use jumpgate_protocol::client::{Client, ClientConfig, ClientEvent};
 use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::{Locator, PublicKey};
 use jumpgate_protocol::machine::{Evidence, State};
-use jumpgate_protocol::policy::TransportClass;
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
 use jumpgate_protocol::wire::{DATA_OVERHEAD, HEADER_LEN, MessageType, RequestedPolicy, TAG_LEN};
@@ -20,13 +19,15 @@ use super::book::Book;
 use super::datagram::{self, Ends, Stamp};
 use super::flood::Flood;
 use super::line::Line;
-use super::member::{Member, Order, PATHS, owner_of, transport};
+use super::member::{Member, Order, PATHS, owner_of, path_info, transport};
 use super::weather::Sky;
 
 /// Packets taken from the line in one turn.
 const TURN: usize = 64;
 /// Timers run in one turn.
 const TIMERS: usize = 256;
+/// Longest time for which timers wait for answers to be taken; a client that hears nothing for so long acts on it.
+const TIMERS_WAIT: Span = Span::from_millis(100);
 /// Longest inner packet of an echo, in bytes.
 const INNER_MAX: usize = 1_416;
 
@@ -97,6 +98,8 @@ pub struct Crowd {
     pub bystanders: u32,
     /// Answers wait that the last turn did not come to: what is begun now waits behind them, and not at the gateway.
     pub behind: bool,
+    /// When timers last ran.
+    caught_up: Time,
     /// Clients that got over a fault, by a jump or by their session's end, while somebody wants to know.
     pub returned: Option<Vec<u32>>,
     /// What clients send, kept while somebody listens in.
@@ -138,6 +141,7 @@ impl Crowd {
             schedule: None,
             bystanders: 0,
             behind: false,
+            caught_up: Time::ZERO,
             returned: None,
             capture: None,
             packet: vec![0; INNER_MAX + DATA_OVERHEAD],
@@ -192,9 +196,13 @@ impl Crowd {
             }
         }
         // A client of its own would not let its timer run out while the answer lies in its queue: with many of them here in
-        // one thread, no timer runs before every answer is taken.
+        // one thread, no timer runs before every answer is taken, unless they come faster than they can be.
         self.behind = received == TURN;
-        let timers = if self.behind { 0 } else { TIMERS };
+        let wait = self.behind && now.since(self.caught_up) < TIMERS_WAIT;
+        if !wait {
+            self.caught_up = now;
+        }
+        let timers = if wait { 0 } else { TIMERS };
         let mut ran = 0;
         while ran < timers
             && let Some(Reverse((at, number))) = self.timers.peek().copied()
@@ -276,24 +284,16 @@ impl Crowd {
         member.fault = Some(now);
         member.detected = false;
         self.book.jumps += 1;
-        let other = 1 - path;
         match jump {
             Jump::LinkDown => {
                 member.links[path].up = false;
                 member.core.path_down(now, transport(path), Evidence::LinkDown);
-                // What comes back as an interface comes back with another address.
-                member.links[other].up = true;
-                member.links[other].black = false;
-                member.links[other].rebind();
-                member.core.path_up(now, transport(other), path_info(gateway, other));
+                member.come_up(now, gateway, 1 - path);
             }
             Jump::BlackHole => {
                 member.links[path].black = true;
-                if !member.links[other].up || member.links[other].black {
-                    member.links[other].up = true;
-                    member.links[other].black = false;
-                    member.links[other].rebind();
-                    member.core.path_up(now, transport(other), path_info(gateway, other));
+                if !member.links[1 - path].up || member.links[1 - path].black {
+                    member.come_up(now, gateway, 1 - path);
                 }
             }
             Jump::Rebind => member.links[path].rebind(),
@@ -536,9 +536,4 @@ impl Crowd {
             ClientEvent::Rekeyed { .. } | ClientEvent::PolicyChanged { .. } => {}
         }
     }
-}
-
-/// What a client knows of its path of that number.
-const fn path_info(gateway: SocketAddr, path: usize) -> PathInfo {
-    PathInfo { gateway, class: TransportClass::Other, priority: path as u8 }
 }

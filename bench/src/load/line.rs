@@ -174,7 +174,7 @@ impl Line {
         // A call sends some of what there is: what stayed would wait for the next turn, and time spent here would look like
         // the gateway's.
         for _ in 0..=self.in_flight / SENT_PER_CALL {
-            if self.in_flight == 0 || !self.transmit.needs_wakeup() || self.transmit.nb_free_exact() == RING {
+            if self.transmit.nb_free_exact() == RING || !self.transmit.needs_wakeup() {
                 break;
             }
             self.transmit.wakeup().context("cannot send")?;

@@ -1,10 +1,11 @@
 //! One client of the crowd: the product's own client code, and where it is in the network.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use jumpgate_protocol::client::Client;
+use jumpgate_protocol::client::{Client, PathInfo};
 use jumpgate_protocol::ident::TransportId;
 use jumpgate_protocol::machine::State;
+use jumpgate_protocol::policy::TransportClass;
 use jumpgate_protocol::time::Time;
 
 use super::weather::Weather;
@@ -147,6 +148,19 @@ impl Member {
             stays: true,
         }
     }
+
+    /// An interface comes up, with another address than it had, as interfaces do.
+    pub(crate) fn come_up(&mut self, now: Time, gateway: SocketAddr, path: usize) {
+        let link = &mut self.links[path];
+        (link.up, link.black) = (true, false);
+        link.rebind();
+        self.core.path_up(now, transport(path), path_info(gateway, path));
+    }
+}
+
+/// What a client knows of its path of that number.
+pub(crate) const fn path_info(gateway: SocketAddr, path: usize) -> PathInfo {
+    PathInfo { gateway, class: TransportClass::Other, priority: path as u8 }
 }
 
 /// The number of a path in the protocol; 0 is none.

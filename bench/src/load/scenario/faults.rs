@@ -59,7 +59,7 @@ pub(super) fn storm(engine: &mut Engine, measure: &Measure, findings: &mut Findi
     let spread = all_gone.map_or(took, |at| at.since(began));
     findings.figure("jumps_begun_within_ms", ms(spread));
     findings.notes.push(format!(
-        "THE GENERATOR limits: it needed {:.0} ms to have {jumpers} clients jump; each time counts from its client's own jump",
+        "the generator had its {jumpers} clients jump within {:.0} ms; each time counts from its client's own jump",
         ms(spread)
     ));
     findings.figure("reattaches_per_s", back as f64 / took.as_micros().max(1) as f64 * 1e6);
