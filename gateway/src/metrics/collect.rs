@@ -51,6 +51,8 @@ pub struct SlowCounters {
     pub limited: (u64, u64),
     /// HELLO_RETRY made.
     pub cookies: u64,
+    /// Slots that moved to another worker, and those that their owner kept.
+    pub slots: (u64, u64),
     /// Reloads that put another policy in force, and those that did not.
     pub reloads: (u64, u64),
     /// Microseconds from a transition of a session until the inside steering followed it.
@@ -429,6 +431,8 @@ fn process(page: &mut Page, sources: &Sources<'_>) {
     if let Some(memory) = &sources.process.memory {
         family.put(&[&"resident"], memory.resident).put(&[&"virtual"], memory.size);
     }
+    let (moved, kept) = sources.slow.slots;
+    page.family(&f::OWNER_CHANGES).put(&[&"slot", &"moved"], moved).put(&[&"slot", &"kept"], kept);
     let (accepted, refused) = sources.slow.reloads;
     page.family(&f::POLICY_RELOADS).put(&[&"accepted"], accepted).put(&[&"refused"], refused);
 }

@@ -1,11 +1,12 @@
-//! What no session may do, checked while it lives: from its transitions alone, by another way than the code that made
-//! them. The trace verifier checks more, later; what a check would have to see every packet for is left to it and to the
-//! simulator.
+//! What no session may do, checked while it lives: from its transitions and from what it gives account of with each event,
+//! by another way than the code that made them. Packets are not seen here, only what they add up to: a single replay that
+//! got through while others were lost, for example, does not show. The trace verifier and the simulator check more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use jumpgate_protocol::ident::TransportId;
+use jumpgate_protocol::gateway::Account;
+use jumpgate_protocol::ident::{SessionIdentity, TransportId};
 use jumpgate_protocol::machine::{SWITCH_WINDOW, State, Transition, TransitionId};
 use jumpgate_protocol::policy::Policy;
 use jumpgate_protocol::time::{Span, Time};
@@ -23,7 +24,7 @@ pub(super) enum Violation {
     DualBinding,
     /// A session began again under its name, or its epoch went back (INV-03, INV-06).
     SilentReset,
-    /// A `state_version` that is not its predecessor's plus one (INV-08).
+    /// A `state_version` that is not its predecessor's plus one (INV-05).
     VersionRegression,
     /// A transition of a session that has ended, or that nobody made (INV-10).
     PostEndActivity,
@@ -31,11 +32,21 @@ pub(super) enum Violation {
     UnboundedRecovery,
     /// More commits within a minute than the session's policy allows (INV-15).
     SwitchLimitExceeded,
+    /// A worker spoke for a session whose slot is another's, or two commits were proved for one epoch (INV-20, INV-38, T21).
+    AmbiguousOwner,
+    /// More DATA was opened under a key than counters were used (AR-3).
+    ReplayAccepted,
+    /// DATA passed while there was no binding that it could have come by (INV-26).
+    UnboundAccepted,
+    /// A sending counter went back under one key (INV-36).
+    NonceReuse,
+    /// A session's name speaks for another session than it was given to (INV-27).
+    CrossSessionEffect,
 }
 
 impl Violation {
     /// Every kind.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::CheckFailed,
         Self::DualBinding,
         Self::SilentReset,
@@ -43,6 +54,11 @@ impl Violation {
         Self::PostEndActivity,
         Self::UnboundedRecovery,
         Self::SwitchLimitExceeded,
+        Self::AmbiguousOwner,
+        Self::ReplayAccepted,
+        Self::UnboundAccepted,
+        Self::NonceReuse,
+        Self::CrossSessionEffect,
     ];
 
     /// The label.
@@ -55,6 +71,11 @@ impl Violation {
             Self::PostEndActivity => "post_end_activity",
             Self::UnboundedRecovery => "unbounded_recovery",
             Self::SwitchLimitExceeded => "switch_limit_exceeded",
+            Self::AmbiguousOwner => "ambiguous_owner",
+            Self::ReplayAccepted => "replay_accepted",
+            Self::UnboundAccepted => "unbound_accepted",
+            Self::NonceReuse => "nonce_reuse",
+            Self::CrossSessionEffect => "cross_session_effect",
         }
     }
 }
@@ -79,6 +100,17 @@ pub(super) struct Conduct {
     deadline: Option<Time>,
     /// When it was first seen there beyond that.
     overdue: Option<Time>,
+    last: Option<LastAccount>,
+}
+
+/// What is remembered of an [`Account`].
+#[derive(Debug)]
+struct LastAccount {
+    identity: SessionIdentity,
+    key_epoch: u32,
+    sealed: u64,
+    received: u64,
+    drains: bool,
 }
 
 impl Conduct {
@@ -94,6 +126,27 @@ impl Conduct {
             commits: VecDeque::new(),
             deadline: None,
             overdue: None,
+            last: None,
+        }
+    }
+
+    /// Judges what the session gives account of, before a transition that comes with it is followed.
+    pub(super) fn hear(&mut self, account: &Account, mut tell: impl FnMut(Violation)) {
+        let Account { identity, key_epoch, sealed, opened, highest, received, drains } = *account;
+        if opened > highest {
+            tell(Violation::ReplayAccepted);
+        }
+        let last = self.last.replace(LastAccount { identity, key_epoch, sealed, received, drains });
+        let Some(last) = last else { return };
+        if identity != last.identity {
+            return tell(Violation::CrossSessionEffect);
+        }
+        if (key_epoch, sealed) < (last.key_epoch, last.sealed) {
+            tell(Violation::NonceReuse);
+        }
+        let unbound = self.bound_known && self.bound.is_none() && !last.drains;
+        if unbound && received != last.received {
+            tell(Violation::UnboundAccepted);
         }
     }
 
@@ -192,6 +245,20 @@ mod tests {
     const STARTED: (State, State) = (State::Volatile, State::Recovering);
     const JUMPED: (State, State) = (State::Recovering, State::Attached);
 
+    fn account() -> Account {
+        let identity = SessionIdentity([1; 16]);
+        Account { identity, key_epoch: 1, sealed: 10, opened: 7, highest: 9, received: 20, drains: false }
+    }
+
+    /// What is wrong with the second of two accounts.
+    fn heard(conduct: &mut Conduct, first: Account, second: Account) -> Vec<Violation> {
+        let mut told = Vec::new();
+        conduct.hear(&first, |violation| told.push(violation));
+        assert!(told.is_empty(), "the first");
+        conduct.hear(&second, |violation| told.push(violation));
+        told
+    }
+
     fn told(conduct: &mut Conduct, transition: &Transition) -> Vec<Violation> {
         let mut told = Vec::new();
         conduct.follow(transition, |violation| told.push(violation));
@@ -257,6 +324,44 @@ mod tests {
         let looks = [window, seen, seen + late - 1, seen + late, seen + 2 * late];
         let found = looks.map(|ms| conduct.overstays(Time::from_millis(ms)));
         assert_eq!(found, [false, false, false, true, false], "a machine that slept is no defect, and once is enough");
+    }
+
+    #[test]
+    fn ar3_inv36_counters_that_do_not_fit_their_packets_are_violations() {
+        let (first, bound) = (account(), transition(TransitionId::T01, BORN, (None, Some(binding(1, 1))), 0));
+        let cases = [
+            (Account { sealed: 11, opened: 9, received: 22, ..first }, vec![]),
+            (Account { key_epoch: 2, sealed: 0, opened: 0, highest: 0, ..first }, vec![]),
+            (Account { sealed: 9, ..first }, vec![Violation::NonceReuse]),
+            (Account { key_epoch: 0, sealed: 11, ..first }, vec![Violation::NonceReuse]),
+            (Account { opened: 10, ..first }, vec![Violation::ReplayAccepted]),
+        ];
+        for (second, expected) in cases {
+            let mut conduct = conduct();
+            assert!(told(&mut conduct, &bound).is_empty());
+            assert_eq!(heard(&mut conduct, first, second), expected, "{second:?}");
+        }
+    }
+
+    #[test]
+    fn inv26_data_that_passed_without_a_binding_is_a_violation_unless_the_former_one_still_drains() {
+        let (bound, dead) = (Some(binding(1, 1)), (State::Attached, State::Volatile));
+        let later = Account { received: 21, ..account() };
+        for (bound_after, drains, expected) in
+            [(bound, false, vec![]), (None, true, vec![]), (None, false, vec![Violation::UnboundAccepted])]
+        {
+            let mut conduct = conduct();
+            let _ = told(&mut conduct, &transition(TransitionId::T01, BORN, (None, bound), 0));
+            let retired = bound.filter(|_| bound_after.is_none());
+            assert!(told(&mut conduct, &transition(TransitionId::T04, dead, (retired, bound_after), 1)).is_empty());
+            assert_eq!(heard(&mut conduct, Account { drains, ..account() }, later), expected);
+        }
+    }
+
+    #[test]
+    fn inv27_a_name_that_speaks_for_another_session_is_a_violation() {
+        let other = Account { identity: SessionIdentity([2; 16]), sealed: 0, ..account() };
+        assert_eq!(heard(&mut conduct(), account(), other), [Violation::CrossSessionEffect], "and nothing is compared");
     }
 
     #[test]

@@ -37,7 +37,7 @@ jumpgate_metrics::families! {
     STATELESS_RESETS "jumpgate_stateless_resets_total" Counter ["direction"] "SESSION_RESET sent to who has no session here",
     SECURITY_EVENTS "jumpgate_security_events_total" Counter ["type"] "security records made for the audit trace",
     SECURITY_SUPPRESSED "jumpgate_security_suppressed_total" Counter ["type"] "security records left out because there were too many of one reason",
-    SAFETY_VIOLATIONS "jumpgate_safety_violations_total" Counter ["kind"] "must stay 0: broken invariants of sessions, as the slow path saw them",
+    SAFETY_VIOLATIONS "jumpgate_safety_violations_total" Counter ["kind"] "must stay 0: broken invariants of sessions, as the slow path saw them in their events",
     PACKETS "jumpgate_packets_total" Counter ["direction" "worker"] "packets queued for the inside port, authentic (`in`), and for the outside port (`out`)",
     BYTES "jumpgate_bytes_total" Counter ["direction" "worker"] "the same in bytes, Ethernet headers included",
     DROPS "jumpgate_drops_total" Counter ["reason" "worker"] "packets that a worker dropped",
@@ -62,5 +62,6 @@ jumpgate_metrics::families! {
     AUDIT_HEAD_SEQ "jumpgate_audit_head_seq" Gauge [] "number of the last record in the trace",
     SESSION_MEMORY "jumpgate_session_memory_bytes" Gauge ["kind"] "memory of all sessions at their workers; without the indices of a worker, what the AEAD library allocates, and the second keys of a rekey under way",
     PROCESS_MEMORY "jumpgate_process_memory_bytes" Gauge ["kind"] "memory of the process",
+    OWNER_CHANGES "jumpgate_owner_changes_total" Counter ["kind" "outcome"] "slots that an operator moved to another worker (`moved`), and those that their worker could not give up (`kept`)",
     POLICY_RELOADS "jumpgate_policy_reloads_total" Counter ["result"] "reloads accepted and refused",
 }

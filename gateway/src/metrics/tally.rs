@@ -101,11 +101,18 @@ impl Tally {
         self.violations[Violation::UnboundedRecovery as usize] += late as u64;
     }
 
-    /// Follows one event of a session of that worker.
-    pub fn follow(&mut self, worker: usize, event: &SessionEvent) {
-        // Its slot may have moved: whoever speaks for it has it.
+    /// Follows one event of a session, told by that worker, while `owner` has the session's slot.
+    pub fn follow(&mut self, worker: usize, owner: usize, event: &SessionEvent) {
+        if worker != owner {
+            self.violated(Violation::AmbiguousOwner);
+        }
         if let Some(standing) = self.standings.get_mut(&event.locator) {
+            // Its slot may have moved: whoever speaks for it has it.
             standing.worker = worker;
+            let violations = &mut self.violations;
+            if let Some(account) = &event.account {
+                standing.conduct.hear(account, |violation| violations[violation as usize] += 1);
+            }
         }
         match &event.kind {
             EventKind::Created => self.birth(worker, event.locator),
@@ -186,6 +193,7 @@ impl Tally {
         }
         match id {
             TransitionId::T01 => self.confirmed += 1,
+            TransitionId::T21 => self.violated(Violation::AmbiguousOwner),
             TransitionId::T10 => *self.denials.entry(reason).or_default() += 1,
             TransitionId::T12 | TransitionId::T12b | TransitionId::T13 | TransitionId::T14 => {
                 *self.failures.entry(reason).or_default() += 1;
@@ -276,14 +284,15 @@ fn between(since: Time, at: Time) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use jumpgate_protocol::ident::{PublicKey, Slot};
+    use jumpgate_protocol::gateway::Account;
+    use jumpgate_protocol::ident::{PublicKey, SessionIdentity, Slot};
     use jumpgate_protocol::machine::Evidence;
 
     use super::*;
 
     fn event(session: u64, kind: EventKind) -> SessionEvent {
         let locator = Locator::new(Slot::new(1).expect("slot"), session);
-        SessionEvent { locator, client: PublicKey([5; 32]), kind }
+        SessionEvent { locator, client: PublicKey([5; 32]), account: None, kind }
     }
 
     fn transition(
@@ -326,7 +335,7 @@ mod tests {
         let mut tally = Tally::default();
         let mut standing = Vec::new();
         for kind in life() {
-            tally.follow(1, &event(7, kind));
+            tally.follow(1, 1, &event(7, kind));
             standing.push(tally.sessions(2).into_iter().find(|(_, count)| *count > 0).map(|((_, state), _)| state));
         }
         let states = [State::Attached, State::Volatile, State::Recovering, State::Attached].map(Some);
@@ -355,17 +364,41 @@ mod tests {
             if again {
                 events.insert(3, events[2].clone());
             }
-            events.into_iter().for_each(|kind| tally.follow(0, &event(7, kind)));
+            events.into_iter().for_each(|kind| tally.follow(0, 0, &event(7, kind)));
             assert!(tally.violations[Violation::VersionRegression as usize] > 0, "{:?}", tally.violations);
         }
     }
 
     #[test]
+    fn inv20_inv38_a_worker_that_speaks_for_another_ones_slot_is_a_violation() {
+        let mut tally = Tally::default();
+        tally.follow(1, 1, &event(7, EventKind::Created));
+        tally.follow(0, 0, &event(7, EventKind::Validated { epoch: 1 }));
+        assert_eq!(tally.violations, [0; Violation::ALL.len()], "its slot has moved");
+        tally.follow(1, 0, &event(7, EventKind::Validated { epoch: 1 }));
+        assert_eq!(tally.violations[Violation::AmbiguousOwner as usize], 1);
+    }
+
+    #[test]
+    fn inv36_what_an_event_gives_account_of_is_judged() {
+        let mut tally = Tally::default();
+        let identity = SessionIdentity([1; 16]);
+        for sealed in [5, 4] {
+            let (received, drains) = (0, false);
+            let account = Account { identity, key_epoch: 0, sealed, opened: 0, highest: 0, received, drains };
+            tally.follow(0, 0, &SessionEvent { account: Some(account), ..event(7, EventKind::Created) });
+            tally.follow(0, 0, &SessionEvent { account: Some(account), ..event(7, EventKind::Validated { epoch: 1 }) });
+        }
+        assert_eq!(tally.violations[Violation::SilentReset as usize], 1, "born twice");
+        assert_eq!(tally.violations[Violation::NonceReuse as usize], 1);
+    }
+
+    #[test]
     fn inv10_whatever_follows_the_end_is_a_violation_and_makes_no_session() {
         let mut tally = Tally::default();
-        life().into_iter().for_each(|kind| tally.follow(0, &event(7, kind)));
+        life().into_iter().for_each(|kind| tally.follow(0, 0, &event(7, kind)));
         let (from, to) = (State::Terminated, State::Attached);
-        tally.follow(0, &event(7, transition(TransitionId::T11, (from, to), Reason::ReattachSuccess, (6, 9_500))));
+        tally.follow(0, 0, &event(7, transition(TransitionId::T11, (from, to), Reason::ReattachSuccess, (6, 9_500))));
         assert_eq!(tally.violations[Violation::PostEndActivity as usize], 1);
         assert!(tally.sessions(1).values().all(|count| *count == 0));
     }
@@ -376,7 +409,7 @@ mod tests {
         let tuple =
             "192.0.2.1:1".parse().map(|peer| jumpgate_protocol::ident::Tuple { local: peer, peer }).expect("tuple");
         for reason in [Reason::CooldownActive, Reason::StaleStateVersion] {
-            tally.follow(0, &event(7, EventKind::Refused { message: MessageType::ReattachRequest, reason, tuple }));
+            tally.follow(0, 0, &event(7, EventKind::Refused { message: MessageType::ReattachRequest, reason, tuple }));
         }
         assert_eq!(tally.reattach_denied, 2);
         assert_eq!(tally.denials.into_iter().collect::<Vec<_>>(), [(Reason::CooldownActive, 1)]);
@@ -386,9 +419,9 @@ mod tests {
     fn a_handshake_that_nobody_confirmed_ends_without_an_age() {
         let mut tally = Tally::default();
         let (from, to) = (State::Birth, State::Terminated);
-        tally.follow(0, &event(7, EventKind::Created));
+        tally.follow(0, 0, &event(7, EventKind::Created));
         assert_eq!(tally.sessions(1)[&(0, State::Birth)], 1);
-        tally.follow(0, &event(7, transition(TransitionId::T02, (from, to), Reason::HandshakeFail, (1, 5_000))));
+        tally.follow(0, 0, &event(7, transition(TransitionId::T02, (from, to), Reason::HandshakeFail, (1, 5_000))));
         assert_eq!((tally.confirmed, tally.unconfirmed), (0, 1));
         assert!(tally.ages.is_empty() && tally.sessions(1).values().all(|count| *count == 0));
     }

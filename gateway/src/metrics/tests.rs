@@ -65,7 +65,8 @@ fn full_page() -> String {
 fn page_under(policy: &Policy) -> String {
     let mut slow = SlowCounters::default();
     let session = Locator::new(Slot::new(1).expect("slot"), 0x00c0_ffee);
-    let mut follow = |kind| slow.tally.follow(1, &SessionEvent { locator: session, client: PublicKey([5; 32]), kind });
+    let client = PublicKey([5; 32]);
+    let mut follow = |kind| slow.tally.follow(1, 1, &SessionEvent { locator: session, client, account: None, kind });
     let states = [
         (TransitionId::T01, State::Birth, State::Attached, Reason::HandshakeOk),
         (TransitionId::T04, State::Attached, State::Volatile, Reason::TransportDead),

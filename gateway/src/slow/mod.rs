@@ -8,8 +8,10 @@
 mod filter;
 mod gathering;
 mod inside_hop;
+mod network;
 mod orders;
 mod owners;
+mod questions;
 mod reload;
 mod restart;
 mod roster;
@@ -29,23 +31,22 @@ use jumpgate_protocol::machine::TransitionId;
 use jumpgate_protocol::reason::{Reason, ReasonCounters};
 use jumpgate_protocol::wire::{ControlPacket, MessageType};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::admin::{Answer, CounterRow, Pending, Question};
+use crate::admin::Pending;
 use crate::audit::SlowRecords;
 use crate::clock;
 use crate::config::Config;
 use crate::doorbell::Doorbell;
 use crate::fault::Fault;
-use crate::handover::{Command, INSIDE_HOP, Report, SlowEnd};
-use crate::metrics::{self, PortLabels, Process, SlowCounters, Sources};
-use crate::net::{Change, Neighbour, Netlink, NetlinkError, News, NextHops, RouteTable, Watcher};
+use crate::handover::{Command, Report, SlowEnd};
+use crate::metrics::{PortLabels, SlowCounters};
+use crate::net::{Change, Netlink, NextHops, Watcher};
 use crate::sys::{give_back_heap, readable};
-use crate::worker::WorkerCounters;
 use crate::xdp::Steering;
 
-use gathering::{Gathered, Gathering, Part};
+use gathering::{Gathering, Part};
 use orders::Move;
 use restart::Restart;
 use slots::Transfers;
@@ -60,10 +61,6 @@ pub use sockets::{ListenError, Sockets, Unsent};
 /// A report of a worker's shard.
 type WorkerReport = Report<SessionEvent, SessionView>;
 
-/// Time from news of routes to reading them again, so that a burst of changes costs one reading.
-const TABLES_SETTLE: Duration = Duration::from_millis(20);
-/// Reading a table of the whole Internet takes long: never more than one part in so many of the time goes into it.
-const TABLES_SHARE: u32 = 8;
 /// How often the kernel is asked to check doubtful neighbours; it forgets unused ones after a minute at the earliest.
 const NEIGHBOUR_CHECK: Duration = Duration::from_secs(15);
 /// Batches of datagrams read in one turn, so that a flood of them does not keep reports and operators waiting.
@@ -72,8 +69,6 @@ const BATCHES_PER_TURN: usize = 8;
 const REPLIES: usize = 256;
 /// How soon a command that found a worker's queue full is tried again.
 const RETRY: Duration = Duration::from_millis(5);
-/// How long workers have to answer an operator's question.
-const ANSWERS: Duration = Duration::from_secs(1);
 /// How long clients are told of the end: three copies of TERMINATE, 250 ms apart (TM-1), and a little.
 const FAREWELL: Duration = Duration::from_millis(600);
 /// A worker that does not stop within this time hangs; the process ends anyway and the kernel cleans up.
@@ -359,7 +354,7 @@ impl SlowPath {
                         }
                     }
                     Report::Event(event) => {
-                        self.metrics.tally.follow(worker, &event);
+                        self.metrics.tally.follow(worker, self.owners.of(event.locator.slot()), &event);
                         self.take_event(worker, &event, &mut changes);
                     }
                     Report::Unresolved { peer: Some(peer), .. } => {
@@ -426,219 +421,6 @@ impl SlowPath {
             let reason = Reason::SessionReplaced;
             self.owners.tell_owner(replaced.slot(), Command::Terminate { locator: replaced, reason });
         }
-    }
-
-    fn take_news(&mut self) -> Result<(), Fault> {
-        let mut changes = Vec::new();
-        let mut stale = false;
-        let Self { parts, .. } = self;
-        let Parts { watcher, next_hops, inside_hop, outside, inside, .. } = parts;
-        let mut inside_changed = false;
-        let mut gone = None;
-        let mut tell = |news| match news {
-            News::Neighbour(neighbour) => {
-                next_hops.neighbour(neighbour, &mut changes);
-                inside_changed |= inside_hop.neighbour(&neighbour);
-            }
-            News::NeighbourForgotten(neighbour) => {
-                inside_hop.forgotten(&neighbour);
-                next_hops.forgotten(neighbour, &mut changes);
-            }
-            News::Link(link) => {
-                if link.index == *outside {
-                    next_hops.own_mac(link.mac, &mut changes);
-                    if !link.up {
-                        tracing::warn!(interface = link.name, "the outside interface was switched off");
-                    }
-                }
-                stale = true;
-            }
-            News::LinkGone(link) => {
-                if [*outside, *inside].contains(&link.index) {
-                    gone = Some(link.name);
-                }
-                stale = true;
-            }
-            News::Tables => stale = true,
-        };
-        while watcher.read(&mut tell).map_err(Fault::ours)? {}
-        if let Some(interface) = gone {
-            // Its sockets never come back, not even with an interface of the same name.
-            let problem = format!("interface {interface} is gone, and no packet can pass without it");
-            return Err(Fault::operator(problem, "bring it back, and start the gateway again"));
-        }
-        if stale && self.tables_due.is_none() {
-            self.tables_due = Some(Instant::now() + TABLES_SETTLE.max(self.tables_cost * TABLES_SHARE));
-        }
-        self.apply(changes);
-        if inside_changed {
-            self.tell_inside_hop();
-        }
-        Ok(())
-    }
-
-    /// Reads routes, neighbours and, for wildcard listen addresses, own addresses again.
-    fn read_tables(&mut self) {
-        let started = Instant::now();
-        let read = |netlink: &mut Netlink| -> Result<_, NetlinkError> {
-            Ok((RouteTable::read(netlink)?, Neighbour::read_all(netlink)?))
-        };
-        let mut changes = Vec::new();
-        match read(&mut self.parts.netlink) {
-            Ok((routes, neighbours)) => {
-                if neighbours.iter().fold(false, |changed, n| self.parts.inside_hop.neighbour(n) | changed) {
-                    self.tell_inside_hop();
-                }
-                self.parts.next_hops.load(routes, neighbours, &mut changes);
-            }
-            Err(error) => tracing::warn!(%error, "routes and neighbours stay as they were"),
-        }
-        self.apply(changes);
-        self.resolve_inside();
-        if let Err(error) = self.follow_own_addresses() {
-            tracing::warn!(%error, "own addresses stay as they were");
-        }
-        self.tables_cost = started.elapsed();
-    }
-
-    fn follow_own_addresses(&mut self) -> Result<(), Box<dyn std::error::Error>> {
-        let Parts { wildcard, netlink, outside, steering, .. } = &mut self.parts;
-        let Some(known) = wildcard else { return Ok(()) };
-        let current: HashSet<IpAddr> = netlink.addresses(Some(*outside))?.into_iter().collect();
-        for address in known.difference(&current) {
-            steering.remove_local(*address)?;
-        }
-        for address in current.difference(known) {
-            steering.add_local(*address)?;
-        }
-        *known = current;
-        Ok(())
-    }
-
-    fn apply(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            match change {
-                Change::Hop { id, hop } => self.owners.tell_all(|| Command::NextHop { id, hop }),
-                Change::Peer { peer, route } => self.owners.tell_all(|| Command::Route { peer, route }),
-                Change::Forget(peer) => self.owners.tell_all(|| Command::ForgetPeer { peer }),
-                Change::Resolve(address) => {
-                    if let Err(error) = self.parts.netlink.resolve(self.parts.outside, address) {
-                        tracing::debug!(%error, "cannot be resolved now");
-                    }
-                }
-            }
-        }
-    }
-
-    fn tell_inside_hop(&mut self) {
-        let (id, hop) = (INSIDE_HOP, self.parts.inside_hop.hop());
-        self.owners.tell_all(|| Command::NextHop { id, hop });
-    }
-
-    fn resolve_inside(&mut self) {
-        if let Some((interface, router)) = self.parts.inside_hop.unresolved()
-            && let Err(error) = self.parts.netlink.resolve(interface, router)
-        {
-            tracing::debug!(%error, "the inside router cannot be resolved now");
-        }
-    }
-
-    fn take_question(&mut self, Pending { question, answer }: Pending) {
-        let answer_now = match &question {
-            _ if self.stopping => Answer::Error("the gateway is stopping".to_owned()),
-            Question::Terminate { locator } => self.terminate(locator),
-            Question::Reload => self.count_reload(),
-            Question::Compromised { client } => self.compromised(client),
-            Question::Move { locator, same_path } => return self.force_move(locator, *same_path, answer),
-            Question::Slots => return self.gather(Part::Slots, answer),
-            Question::MoveSlots(order) => return self.move_slots(*order, answer),
-            Question::Handover => return self.begin_restart(answer),
-            Question::Sessions => return self.gather_sessions(answer),
-            Question::Counters => return self.gather(Part::Counters, answer),
-            Question::Audit => Answer::Audit(self.parts.records.status()),
-            Question::Metrics => return self.gather(Part::Metrics, answer),
-        };
-        // Whoever asked may have gone.
-        let _ = answer.send(answer_now);
-    }
-
-    fn is_gathering(&self, part: Part) -> bool {
-        self.gatherings.iter().any(|gathering| gathering.part == part)
-    }
-
-    /// Asks all workers, unless they are being asked: then the operator gets the same answer.
-    fn gather(&mut self, part: Part, answer: oneshot::Sender<Answer>) {
-        if let Some(gathering) = self.gatherings.iter_mut().find(|gathering| gathering.part == part) {
-            gathering.join(answer);
-            return;
-        }
-        let mut gathering = Gathering::new(part, self.owners.count(), Instant::now() + ANSWERS);
-        gathering.join(answer);
-        self.gatherings.push(gathering);
-        self.owners.tell_all(|| match part {
-            Part::Sessions => Command::Views,
-            Part::Counters | Part::Metrics | Part::Slots => Command::Counters,
-        });
-    }
-
-    /// Answers those whose gathering is over.
-    fn finish_gatherings(&mut self, is_over: impl Fn(&Gathering) -> bool) {
-        let over: Vec<_> = self.gatherings.extract_if(.., |gathering| is_over(gathering)).collect();
-        over.into_iter().for_each(|gathering| {
-            gathering.finish(|gathered| match gathered {
-                Gathered::Sessions(rows) => Answer::Sessions(rows),
-                Gathered::Counters(workers) => {
-                    let rows = self.own_counters().into_iter().chain(gathering::worker_rows(&workers));
-                    Answer::Counters(rows.filter(|row| row.value > 0).collect())
-                }
-                Gathered::Metrics(workers) => Answer::Metrics(self.metrics_page(&workers)),
-                Gathered::Slots(workers) => Answer::Slots(self.slot_rows(&workers)),
-            });
-        });
-    }
-
-    fn metrics_page(&mut self, workers: &[WorkerCounters]) -> String {
-        let now = clock::now();
-        let under_load = self.parts.desk.is_under_load(now);
-        self.metrics.tally.review(now);
-        let parts = &self.parts;
-        metrics::render(&Sources {
-            policy: &parts.config.policy,
-            ports: &parts.ports,
-            slow: &self.metrics,
-            handshakes: parts.desk.counters(),
-            tombstones: parts.desk.tombstones(),
-            under_load,
-            xdp: parts.steering.counters().ok(),
-            maps: *parts.steering.ledger(),
-            security: parts.desk.security(),
-            workers,
-            process: Process::read(),
-            audit: parts.records.status(),
-        })
-    }
-
-    fn count_reload(&mut self) -> Answer {
-        let answer = self.reload();
-        let (accepted, refused) = &mut self.metrics.reloads;
-        *if matches!(answer, Answer::Reloaded { .. }) { accepted } else { refused } += 1;
-        answer
-    }
-
-    fn own_counters(&self) -> Vec<CounterRow> {
-        let row = |place: &str, name: &str, value: u64| CounterRow { place: place.into(), name: name.into(), value };
-        let mut rows = Vec::new();
-        match self.parts.steering.counters() {
-            Ok(counters) => {
-                rows.extend(counters.iter().map(|(counter, value)| row("xdp", counter.name(), value)));
-            }
-            Err(error) => tracing::warn!(%error, "the counters of the XDP programs cannot be read"),
-        }
-        rows.extend(self.counters.iter().map(|(reason, value)| row("slow path", reason.name(), value)));
-        rows.extend(self.parts.desk.counters().iter().map(|(reason, value)| row("handshake", reason.name(), value)));
-        rows.push(row("slow path", "replies_unsent", self.unsent));
-        rows.extend(self.parts.records.counters());
-        rows
     }
 
     async fn wait_for_workers(&mut self) {

@@ -255,7 +255,7 @@ mod tests {
             retired: None,
             active: None,
         };
-        SessionEvent { locator: session, client: CLIENT, kind: EventKind::Transition(transition) }
+        SessionEvent { locator: session, client: CLIENT, account: None, kind: EventKind::Transition(transition) }
     }
 
     fn born(roster: &mut Roster, session: Locator, inner_index: u32) {

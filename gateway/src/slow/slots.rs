@@ -221,6 +221,7 @@ impl SlowPath {
         tracing::warn!(worker, slot = slot.number(), "a slot stays: audit records are lost and not declared yet");
         self.transfers.take(slot);
         self.owners.keep(slot);
+        self.metrics.slots.1 += 1;
         if let Some(order) = &mut self.transfers.order {
             order.kept += 1;
         }
@@ -240,6 +241,7 @@ impl SlowPath {
         }
         let reason = Reason::OwnershipTransferred;
         self.counters.count(reason);
+        self.metrics.slots.0 += 1;
         tracing::debug!(%reason, slot = slot.number(), worker, sessions = sessions.len(), "a slot has moved");
         if let Some(order) = &mut self.transfers.order {
             order.moved += 1;

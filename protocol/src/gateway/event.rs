@@ -29,8 +29,29 @@ pub struct SessionEvent {
     pub locator: Locator,
     /// Whose session.
     pub client: PublicKey,
+    /// What its record says when it happened; none of a session that there is not.
+    pub account: Option<Account>,
     /// What happened.
     pub kind: EventKind,
+}
+
+/// What a session gives account of with every event, so that who follows it can tell whether all of it fits together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// What audit records call it.
+    pub identity: SessionIdentity,
+    /// The key epoch that it sends with.
+    pub key_epoch: u32,
+    /// DATA packets sealed under it, or their counter where that is ahead.
+    pub sealed: u64,
+    /// DATA packets opened under it.
+    pub opened: u64,
+    /// The highest counter among these.
+    pub highest: u64,
+    /// DATA packets that passed into the inside network, over the session's life.
+    pub received: u64,
+    /// Whether packets of a former binding are still taken (TB-07).
+    pub drains: bool,
 }
 
 /// What happened.

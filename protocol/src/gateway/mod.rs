@@ -39,7 +39,7 @@ mod vigil;
 
 pub use birth::Birth;
 pub use desk::{ClientEntry, DeskConfig, HandshakeDesk, Outcome};
-pub use event::{CompromiseEvidence, EventKind, Reply, SessionEvent, SessionView};
+pub use event::{Account, CompromiseEvidence, EventKind, Reply, SessionEvent, SessionView};
 pub use handover::{Circumstances, HandoverError, Heir, Part};
 pub use meter::{Memory, Meter};
 pub use pool::{AddressPool, FIRST_CLIENT_INDEX};

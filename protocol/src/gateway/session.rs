@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::event::{EventKind, Reply, SessionEvent, SessionView};
+use super::event::{Account, EventKind, Reply, SessionEvent, SessionView};
 use super::freshness::{ClockOffset, difference_ms};
 use super::hint::Hints;
 use super::lanes::LastMutation;
@@ -383,7 +383,21 @@ impl Session {
     }
 
     pub(super) fn emit(&self, kind: EventKind, context: &mut Context<'_>) {
-        context.outbox.events.push_back(SessionEvent { locator: self.locator, client: self.client, kind });
+        let account = Some(self.account(context.now));
+        context.outbox.events.push_back(SessionEvent { locator: self.locator, client: self.client, account, kind });
+    }
+
+    fn account(&self, now: Time) -> Account {
+        let counters = self.ring.counters();
+        Account {
+            identity: self.ring.identity(),
+            key_epoch: counters.key_epoch,
+            sealed: counters.own_sent,
+            opened: counters.window.received(),
+            highest: counters.window.highest(),
+            received: self.received.packets,
+            drains: self.record.retiring(now).is_some(),
+        }
     }
 
     /// Milliseconds since the handshake on this side (AR-5).

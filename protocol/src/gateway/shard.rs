@@ -179,7 +179,8 @@ impl Shard {
     pub(super) fn refuse_birth(&mut self, locator: Locator, client: PublicKey) {
         let reason = Reason::InvariantViolation;
         self.outbox.counters.count(reason);
-        self.outbox.events.push_back(SessionEvent { locator, client, kind: EventKind::BirthRefused { reason } });
+        let kind = EventKind::BirthRefused { reason };
+        self.outbox.events.push_back(SessionEvent { locator, client, account: None, kind });
     }
 
     /// Gives a session its place in the tables; in that of inner addresses only if it has its address already.

@@ -146,6 +146,7 @@ fn inv03_a_birth_under_a_name_that_lives_is_refused_and_told_and_the_one_that_li
     let ended = SessionEvent {
         locator: name,
         client: stage.client.public(),
+        account: None,
         kind: EventKind::BirthRefused { reason: Reason::InvariantViolation },
     };
     stage.desk.session_event(&ended);
@@ -170,7 +171,7 @@ fn inv22_after_refused_births_the_only_address_can_be_given_out_again() {
     for round in 1..=20 {
         let birth = stage.hello(round).birth.unwrap_or_else(|| panic!("round {round}: something was kept"));
         let refused = EventKind::BirthRefused { reason: Reason::InvariantViolation };
-        let event = SessionEvent { locator: birth.locator, client: birth.client, kind: refused };
+        let event = SessionEvent { locator: birth.locator, client: birth.client, account: None, kind: refused };
         stage.desk.session_event(&event);
         assert!(stage.desk.is_empty());
     }
