@@ -7,7 +7,7 @@ use jumpgate_protocol::machine::{State, Transition, TransitionId};
 use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::{Span, Time};
-use jumpgate_protocol::wire::MessageType;
+use jumpgate_protocol::wire::{Header, MessageType};
 use jumpgate_sim::{Burst, Flap, Impairment, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
@@ -458,5 +458,49 @@ fn sp5_a_standby_path_hears_nothing_but_answers_to_its_probes() {
     let kinds: std::collections::BTreeSet<u8> = said.iter().map(|packet| packet[0]).collect();
     let allowed = [MessageType::Data, MessageType::HeartbeatAck, MessageType::PathProbeAck].map(|kind| kind as u8);
     assert!(kinds.iter().all(|kind| allowed.contains(kind)), "{kinds:?}");
+    assert_clean(&mut world);
+}
+/// Requests and probes that the client sends from the moment that its path died and path 2 came up, until it is bound
+/// again, for at most that time.
+fn asked_in_a_jump(world: &mut World, at_most: Span) -> Vec<MessageType> {
+    world.link_down(0, 2);
+    world.run_for(MS(500));
+    world.capture = Some(Vec::new());
+    world.link_down(0, 1);
+    world.link_up(0, 2);
+    let end = world.now() + at_most;
+    while world.now() < end && place(world) != (State::Attached, Some(2)) {
+        world.run_for(MS(1));
+    }
+    let sent = world.capture.take().unwrap();
+    let kinds = sent.iter().map(|(_, packet)| Header::parse(packet).unwrap().kind);
+    kinds.filter(|kind| matches!(kind, MessageType::ReattachRequest | MessageType::PathProbe)).collect()
+}
+
+#[test]
+fn sp1_a_path_that_is_asked_for_is_not_probed_before_the_answer() {
+    // An answer at once, and one that comes after both copies of the request.
+    for (delay, requests) in [(10, 1), (300, 3)] {
+        let mut world = world(2);
+        world.impair(0, 2, Impairment { delay: MS(delay), ..Impairment::GOOD });
+        let asked = asked_in_a_jump(&mut world, MS(1_000));
+        assert_eq!(asked, vec![MessageType::ReattachRequest; requests], "{delay} ms");
+        assert_eq!(place(&mut world), (State::Attached, Some(2)), "{delay} ms");
+        assert_clean(&mut world);
+    }
+}
+
+#[test]
+fn sp1_a_path_that_left_a_request_unanswered_is_probed_again() {
+    let mut world = world(2);
+    world.impair(0, 2, Impairment::DEAD);
+    // RS-1: three copies, and the attempt has failed after 4 RTO of 250 ms each.
+    let asked = asked_in_a_jump(&mut world, MS(1_100));
+    let (request, probe) = (MessageType::ReattachRequest, MessageType::PathProbe);
+    assert_eq!(asked, [request, request, request, probe]);
+    world.impair(0, 2, Impairment::GOOD);
+    world.run_for(MS(5_000));
+    assert_eq!(place(&mut world), (State::Attached, Some(2)));
+    assert!(carries(&mut world));
     assert_clean(&mut world);
 }
