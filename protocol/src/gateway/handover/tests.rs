@@ -510,7 +510,9 @@ fn ow4_what_ran_out_while_nobody_ran_ends_at_the_thaw_and_what_did_not_runs_on_f
         let lives = |stage: &Stage| stage.views().iter().any(|view| view.client == key);
         stage.dead.extend([(0, 1), (0, 2)]);
         let bound = |stage: &Stage| stage.views().iter().any(|view| view.client == key && view.tuple.is_some());
+        let cut = stage.now;
         while bound(&stage) {
+            assert!(stage.now.since(cut) <= policy().volatility.transport_dead, "SM-13: silence ends the binding");
             stage.run(10);
         }
         let lost = stage.now;
