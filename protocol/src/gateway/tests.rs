@@ -114,24 +114,34 @@ impl Stage {
     }
 }
 
+/// Where the answer to a heartbeat goes.
+fn answer_to_heartbeat(stage: &mut Stage, peer: &Peer, counter: u64, arrival: &Arrival) -> (Tuple, u32) {
+    let heartbeat =
+        wire::Heartbeat { binding_epoch: 1, client_time_ms: 0, sent: 0, received: 0, highest: 0, policy_sequence: 0 };
+    let mut packet = wire::seal(&peer.keys.control_seal, peer.header(counter), &heartbeat).to_vec();
+    assert_eq!(stage.shard.control_in(Time::ZERO, arrival, &mut packet), Ok(()));
+    let reply = stage.shard.poll_reply().expect("HEARTBEAT_ACK");
+    (reply.tuple, reply.route)
+}
+
 #[test]
 fn an_answer_to_the_active_binding_takes_the_way_that_is_known_for_it_if_its_question_came_without_one() {
     let mut stage = stage();
     let peer = stage.attach(1, Time::ZERO);
     for (counter, asked, answered) in [(2, Arrival::NO_ROUTE, arrival().route), (3, 7, 7)] {
-        let heartbeat = wire::Heartbeat {
-            binding_epoch: 1,
-            client_time_ms: 0,
-            sent: 0,
-            received: 0,
-            highest: 0,
-            policy_sequence: 0,
-        };
-        let mut packet = wire::seal(&peer.keys.control_seal, peer.header(counter), &heartbeat).to_vec();
         let arrival = Arrival { route: asked, ..arrival() };
-        assert_eq!(stage.shard.control_in(Time::ZERO, &arrival, &mut packet), Ok(()));
-        let reply = stage.shard.poll_reply().expect("HEARTBEAT_ACK");
-        assert_eq!((reply.tuple, reply.route), (arrival.tuple, answered));
+        assert_eq!(answer_to_heartbeat(&mut stage, &peer, counter, &arrival), (arrival.tuple, answered));
+    }
+}
+
+#[test]
+fn an_answer_to_another_tuple_never_takes_the_way_of_the_active_binding() {
+    let mut stage = stage();
+    let peer = stage.attach(1, Time::ZERO);
+    let elsewhere = Tuple { peer: (IpAddr::from([203, 0, 113, 9]), 4_000).into(), ..arrival().tuple };
+    for (counter, asked) in [(2, Arrival::NO_ROUTE), (3, 7)] {
+        let arrival = Arrival { tuple: elsewhere, route: asked, ..arrival() };
+        assert_eq!(answer_to_heartbeat(&mut stage, &peer, counter, &arrival), (elsewhere, asked));
     }
 }
 
