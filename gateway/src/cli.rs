@@ -13,6 +13,7 @@ use jumpgate_protocol::handshake::StaticSecret;
 use crate::admin::{AdminClient, Answer, Question, SlotOrder};
 use crate::config::{Config, DEFAULT_ADMIN_SOCKET};
 use crate::fault::Fault;
+use crate::hangup::HeldHangup;
 use crate::net::{InsideVeth, Netlink};
 use crate::os_entropy::OsEntropy;
 use crate::xdp::{self, Leftover};
@@ -218,8 +219,10 @@ struct GatewayArgument {
 
 /// Runs the command that was asked for.
 pub fn main() -> ExitCode {
+    // First of all: whoever starts a gateway may tell it at once to reload.
+    let hangup = HeldHangup::hold();
     let cli = Cli::parse();
-    match cli.command.execute() {
+    match cli.command.execute(hangup) {
         Ok(code) => code,
         Err(fault) => {
             eprintln!("error: {fault}");
@@ -229,12 +232,14 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    fn execute(self) -> Result<ExitCode, Fault> {
+    fn execute(self, hangup: HeldHangup) -> Result<ExitCode, Fault> {
+        // It ends all that are no gateway, as it does any program.
+        let hangup = matches!(self, Self::Run { check: false, .. }).then_some(hangup);
         let done = match self {
             Self::Run { config, check } => {
                 start_logging();
                 let read = || Config::read(&config.config).map_err(Fault::from);
-                if check { run::check(&read()?) } else { run::run(read) }
+                if check { run::check(&read()?) } else { run::run(read, hangup) }
             }
             Self::CheckConfig { config } => {
                 let file = config.config;

@@ -15,6 +15,7 @@ pub mod config;
 pub mod doorbell;
 pub mod fault;
 pub mod handover;
+pub mod hangup;
 pub mod host;
 pub mod keyfile;
 pub mod metrics;

@@ -36,6 +36,7 @@ use crate::config::{Config, GATEWAY_INDEX, InsideKind, ZeroCopy};
 use crate::doorbell::Doorbell;
 use crate::fault::Fault;
 use crate::handover::{SlowEnd, link};
+use crate::hangup::HeldHangup;
 use crate::host::{self, Device};
 use crate::metrics::{PortLabels, scrape};
 use crate::net::{InsideVeth, Netlink, NextHops, VethPlan, Watcher};
@@ -54,13 +55,16 @@ const STOP_POLL: Duration = Duration::from_millis(1);
 /// HELLO_ACK names as many endpoints of the gateway.
 const ENDPOINTS_MAX: usize = 4;
 
-/// Runs a gateway until SIGINT or SIGTERM, with the configuration that `read` gives.
-pub fn run(read: impl FnOnce() -> Result<Config, Fault>) -> Result<(), Fault> {
+/// Runs a gateway until SIGINT or SIGTERM, with the configuration that `read` gives. A SIGHUP that is held back is let go
+/// when there is somebody who listens.
+pub fn run(read: impl FnOnce() -> Result<Config, Fault>, held: Option<HeldHangup>) -> Result<(), Fault> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Fault::ours)?;
     runtime.block_on(async {
         // From here on a signal waits until the start is complete, and then stops what was started, or has the file read
-        // again: before this one is read, since SIGHUP would otherwise end a gateway that was told to reload too soon.
+        // again: whoever changed it and said so is heard, even if this start has read only half of the change.
         let (mut stop, hangup) = signals()?;
+        // Before the first thread, which would inherit the hold.
+        drop(held);
         let gateway = Gateway::start(read()?)?;
         gateway.serve(&mut stop, hangup).await?;
         announce("stopped");

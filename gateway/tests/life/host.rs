@@ -170,6 +170,24 @@ impl Gateway {
         }
     }
 
+    /// Waits until the program is at its `main`.
+    pub(crate) fn wait_for_main(&self) {
+        wait_for_main(&self.child);
+    }
+
+    /// Waits until the configuration was read again.
+    pub(crate) fn wait_for_reload(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let accepted = || {
+            let Answer::Metrics(page) = self.ask(&Question::Metrics) else { panic!("no metrics") };
+            page.lines().any(|line| line == "jumpgate_policy_reloads_total{result=\"accepted\"} 1")
+        };
+        while !accepted() {
+            assert!(Instant::now() < deadline, "no reload");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn ask(&self, question: &Question) -> Answer {
         AdminClient::connect(&self.socket).and_then(|mut client| client.ask(question)).expect("answered")
     }
@@ -213,6 +231,23 @@ impl Drop for Gateway {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until a program written in Rust is at its `main`: what runs before it has SIGPIPE ignored and SIGSEGV caught.
+pub(crate) fn wait_for_main(child: &Child) {
+    let file = format!("/proc/{}/status", child.id());
+    let deadline = Instant::now() + PATIENCE;
+    let has = |status: &str, set: &str, signal: Signal| {
+        let digits = status.lines().find_map(|line| line.strip_prefix(set)).expect("a set of signals");
+        u64::from_str_radix(digits.trim(), 16).expect("hexadecimal") & 1 << (signal as u64 - 1) != 0
+    };
+    let is_there = || {
+        let status = fs::read_to_string(&file).expect("the status of a child");
+        has(&status, "SigIgn:", Signal::SIGPIPE) && has(&status, "SigCgt:", Signal::SIGSEGV)
+    };
+    while !is_there() {
+        assert!(Instant::now() < deadline, "the program never begins");
     }
 }
 

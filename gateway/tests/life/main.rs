@@ -8,7 +8,8 @@ mod restart;
 mod trace;
 
 use std::fs;
-use std::process::Command;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -17,9 +18,10 @@ use jumpgate::os_entropy::OsEntropy;
 use jumpgate_protocol::crypto::StaticSecret;
 use jumpgate_protocol::handshake;
 use jumpgate_protocol::wire::MessageType;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use host::{Host, SILENCE, ip, on_a_host};
+use host::{Host, SILENCE, ip, on_a_host, wait_for_main};
 
 #[test]
 fn a_gateway_that_is_told_to_stop_leaves_nothing_behind() {
@@ -51,6 +53,47 @@ fn a_signal_at_any_moment_of_the_start_leaves_nothing_behind() {
             host.assert_untouched();
         }
     });
+}
+
+#[test]
+fn a_sighup_at_any_moment_of_the_start_is_a_reload_and_never_the_end() {
+    on_a_host(|host| {
+        for micros in [0, 200, 500, 1_000, 2_000, 10_000, 70_000] {
+            let gateway = host.spawn(&host.config());
+            // Before its main, nothing that the program does can help.
+            gateway.wait_for_main();
+            thread::sleep(Duration::from_micros(micros));
+            gateway.signal(Signal::SIGHUP);
+            gateway.wait_for("ready");
+            assert!(matches!(host.hello(&host.client_key), Some(handshake::Answer::Established(_))), "{micros} us");
+            gateway.wait_for_reload();
+            gateway.signal(Signal::SIGTERM);
+            let (status, errors) = gateway.end();
+            assert_eq!(status.code(), Some(0), "{micros} us: {errors}");
+        }
+    });
+}
+
+#[test]
+fn a_command_that_is_no_gateway_ends_by_sighup_unless_it_was_started_by_nohup() {
+    for (disposition, ends) in [("--default-signal=HUP", true), ("--ignore-signal=HUP", false)] {
+        for millis in [0, 1, 50] {
+            // It reads its standard input until that ends.
+            let mut command = Command::new("env");
+            command.args([disposition, env!("CARGO_BIN_EXE_jumpgate"), "pubkey"]).stdin(Stdio::piped());
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("env starts");
+            wait_for_main(&child);
+            thread::sleep(Duration::from_millis(millis));
+            kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).expect("signalled");
+            if !ends {
+                thread::sleep(SILENCE);
+                assert!(child.try_wait().expect("asked").is_none(), "a closing terminal ends what nohup protects");
+                drop(child.stdin.take());
+            }
+            let status = child.wait().expect("ended");
+            assert_eq!(status.signal(), ends.then_some(Signal::SIGHUP as i32), "{disposition}, {millis} ms: {status}");
+        }
+    }
 }
 
 #[test]
