@@ -51,7 +51,6 @@ const LATER: &[(&str, &str)] = &[
     ("K05", CLUSTER),
     ("K06", CLUSTER),
     ("K07", CLUSTER),
-    ("O04", "there is no remote collector of our own: whoever ships the file reads it, and is waited for by nobody"),
     (
         "S01",
         "load: no run with 1 000 is stored; S02 is the same with ten times as many. That look-up, transition and \

@@ -3,6 +3,7 @@
 mod abuse;
 mod arena;
 mod bindings;
+mod collector;
 mod deaths;
 mod ends;
 mod floods;
@@ -66,6 +67,7 @@ const SIDE_BY_SIDE: &[&[Test]] = &[
     lifecycle::TESTS,
     restart::TESTS,
     metrics::TESTS,
+    collector::TESTS,
 ];
 /// Tests under way at the same time, each in a lab of its own.
 const LANES: usize = 2;

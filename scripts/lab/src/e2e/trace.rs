@@ -14,7 +14,7 @@ use crate::topology::Lab;
 
 /// What a busy machine may add to the bounds of time that the verifier judges by, besides their tick: the trace has the
 /// time of the step, and a late step is late.
-const SLACK: &str = "500";
+pub(super) const SLACK: &str = "500";
 /// How long the sink may take to write what was recorded.
 const WRITTEN: Duration = Duration::from_secs(3);
 /// How long the verifier may take; it reads a few hundred lines.
@@ -24,12 +24,12 @@ const VALID: i32 = 0;
 const INCOMPLETE: i32 = 3;
 
 /// Where the gateways of a lab keep their traces.
-fn directory(lab: &Lab) -> PathBuf {
+pub(super) fn directory(lab: &Lab) -> PathBuf {
     lab.run.directory().join("audit")
 }
 
 /// The files of every chain below a directory.
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(super) fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let below = entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] });
     below.filter(|path| path.extension().is_some_and(|kind| kind == "jsonl")).collect()
