@@ -45,6 +45,8 @@ const FLOOD_LIMIT: Duration = Duration::from_secs(4);
 const FLAT: u64 = 1 << 20;
 /// Handshakes of one address: each that is not answered takes the two seconds of its sender's patience.
 const KNOCKS: u64 = 8;
+/// Handshakes of one address at once: several times as many as it has left then.
+const BURST: u64 = 16;
 /// Requests to be moved, and the time between two of them: 100 a second.
 const REQUESTS: u16 = 200;
 const REQUEST_PAUSE: Duration = Duration::from_millis(10);
@@ -180,7 +182,11 @@ fn one_source(lab: &Lab) -> Result<()> {
     ensure!(by_scope(&page, "handshake") >= f64::from(silent), "{silent} were not answered: {page:?}");
     watch.counts(Reason::RateLimited.name(), u64::from(silent))?;
     ensure!(watch.grown(Reason::CapacityExceeded.name())? == 0, "it was the table and not the source");
-    // Beside it, the same client gets in at once from another address.
+    // Beside it, the same client gets in at once from another address, while the first one has just used up what it had.
+    let (stranger, flooder) = (StaticSecret::generate(&mut SeededEntropy::new(12)), socket_at(lab, address(1))?);
+    for number in 0..BURST {
+        flooder.send_to(&hello(arena.target().public, &stranger, number)?, arena.endpoint())?;
+    }
     let elsewhere = Member::join(socket_at(lab, address(2))?, &arena.target(), arena.key(), &request(KNOCKS + 1));
     members.push(elsewhere.context("another address is shut out as well")?);
     lab.core.ip("route del local 198.18.0.0/16 dev lo")?;

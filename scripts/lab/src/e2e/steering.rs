@@ -12,6 +12,7 @@ use jumpgate_protocol::reason::Reason;
 
 use super::arena::{Arena, Watch};
 use super::{Test, wait_for};
+use crate::attacker::{Member, request};
 use crate::topology::{GATEWAY_OUTSIDE, LTE, Lab};
 
 pub(super) const TESTS: &[Test] = &[
@@ -33,6 +34,8 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
+/// Sessions that are opened at most until one is at the other worker.
+const TRIES: u64 = 16;
 /// Addresses that the gateway gets while it runs.
 const LATE_ADDRESS: &str = "203.0.113.77";
 const LATER_ADDRESS: &str = "203.0.113.78";
@@ -108,9 +111,24 @@ fn no_worker(lab: &Lab) -> Result<()> {
 /// What is for the victim goes to the worker of another client, who has the same inner network and other keys.
 fn stale_client(lab: &Lab) -> Result<()> {
     let arena = Arena::open(lab, "")?;
-    let mallory = arena.join()?;
+    let victim = arena.tunnel.session()?;
+    let mut mallory = arena.join()?;
+    // Chance decides on the worker of a session.
+    for number in 2..=TRIES {
+        let session = arena.mallory()?;
+        if session.worker != victim.worker {
+            break;
+        }
+        arena.tunnel.gateway.terminate(&session.locator)?;
+        mallory = Member::join(arena.socket()?, &arena.target(), arena.key(), &request(number))?;
+        let own = mallory.locator().to_string();
+        wait_for("the next session alone", Duration::from_secs(3), || {
+            Ok(arena.mallory().is_ok_and(|session| session.locator == own))
+        })?;
+    }
     let watch = arena.watch()?;
     let worker = u32::from(watch.before().worker);
+    ensure!(u32::from(arena.mallory()?.worker) == 1 - worker, "all of {TRIES} sessions are at one worker");
     let inner = watch.before().inner_v4.context("no inner IPv4 address")?;
     // The pool is 10.66.0.0/16: the index of an address is its lower half.
     let index = u32::from(inner) & 0xffff;
@@ -128,7 +146,7 @@ fn stale_client(lab: &Lab) -> Result<()> {
     let lag = |part: &str| page.sum(&format!("jumpgate_xdp_map_lag_seconds_{part}"), &["map=\"pool\""]);
     ensure!(lag("count") >= 2.0, "two sessions were born, and the table followed {} times", lag("count"));
     lab.note(format!(
-        "the table followed {} births, after {:.0} us on average",
+        "the table followed {} births and ends, after {:.0} us on average",
         lag("count"),
         1e6 * lag("sum") / lag("count")
     ));
