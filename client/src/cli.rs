@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use jumpgate_audit::cli::Trace;
 use jumpgate_audit::sink::StatusView;
+use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -20,6 +21,8 @@ const DEFAULT_CONFIG: &str = "/etc/jump/jump.toml";
 const MAX_PIPED_KEY: u64 = 256;
 /// Environment variable with the log filter, as in `JUMP_LOG=debug`.
 const LOG_VARIABLE: &str = "JUMP_LOG";
+/// Log lines that may wait for whoever reads standard error; those beyond are lost. Two megabytes or so.
+const LOG_LINES: usize = 16_384;
 
 /// Jumpgate client: one session over any network that happens to work.
 #[derive(Debug, Parser)]
@@ -181,9 +184,11 @@ fn read_trace(trace: Trace) -> ExitCode {
 
 fn up(path: &Path) -> Result<(), Failure> {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    // By a thread of its own: whoever reads too slowly loses lines and holds nothing up (INV-23).
+    let (writer, _log) = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use jumpgate::admin::{Answer, Question};
 use jumpgate::net::Netlink;
 use jumpgate::os_entropy::OsEntropy;
 use jumpgate_protocol::crypto::StaticSecret;
@@ -94,6 +95,23 @@ fn a_command_that_is_no_gateway_ends_by_sighup_unless_it_was_started_by_nohup() 
             assert_eq!(status.signal(), ends.then_some(Signal::SIGHUP as i32), "{disposition}, {millis} ms: {status}");
         }
     }
+}
+
+#[test]
+fn o04_inv23_a_log_that_nobody_reads_holds_nothing_up() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        // A line or more for each: several times what a pipe holds.
+        const RELOADS: usize = 2_000;
+        for _ in 0..RELOADS {
+            assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));
+        }
+        assert!(matches!(host.hello(&host.client_key), Some(handshake::Answer::Established(_))));
+        gateway.signal(Signal::SIGTERM);
+        let (status, errors) = gateway.end();
+        assert_eq!(status.code(), Some(0));
+        assert!(errors.lines().count() < RELOADS, "all of it fitted into the pipe");
+    });
 }
 
 #[test]
