@@ -142,7 +142,7 @@ struct Inside {
 }
 
 impl Gateway {
-    fn start(owned: Config) -> Result<Self, Fault> {
+    fn start(mut owned: Config) -> Result<Self, Fault> {
         let config = &owned;
         host::check_kernel()?;
         let admin = AdminSocket::open(&config.admin_socket)?;
@@ -196,6 +196,8 @@ impl Gateway {
         }
         let mut workers = spawn_workers(config, ports, crew, inner_mtu, &desk, &bell, &mut trace)?;
         let (trace, records) = trace.start()?;
+        // Desk and roster have what they need of them.
+        owned.clients = Vec::new();
         let slow = SlowPath::new(Parts {
             sockets,
             filter: Filter::new(&policy.limits, now),

@@ -92,6 +92,14 @@ pub(super) struct Conduct {
     bound_known: bool,
     /// The transport that it is on, or was on last.
     transport: Option<TransportId>,
+    /// None of a session that never left ATTACHED, as most.
+    troubles: Option<Box<Troubles>>,
+    last: Option<LastAccount>,
+}
+
+/// What is remembered of jumps and recoveries.
+#[derive(Debug, Default)]
+struct Troubles {
     /// Transports that jumps left, and when; those of one stability window.
     left: VecDeque<(TransportId, Time)>,
     /// Commits of the sliding minute.
@@ -100,7 +108,6 @@ pub(super) struct Conduct {
     deadline: Option<Time>,
     /// When it was first seen there beyond that.
     overdue: Option<Time>,
-    last: Option<LastAccount>,
 }
 
 /// What is remembered of an [`Account`].
@@ -116,18 +123,7 @@ struct LastAccount {
 impl Conduct {
     /// Of a session that is in BIRTH, or was taken over from an earlier run.
     pub(super) const fn new(policy: Option<Arc<Policy>>, bound_known: bool) -> Self {
-        Self {
-            policy,
-            epoch: 0,
-            bound: None,
-            bound_known,
-            transport: None,
-            left: VecDeque::new(),
-            commits: VecDeque::new(),
-            deadline: None,
-            overdue: None,
-            last: None,
-        }
+        Self { policy, epoch: 0, bound: None, bound_known, transport: None, troubles: None, last: None }
     }
 
     /// Judges what the session gives account of, before a transition that comes with it is followed.
@@ -166,21 +162,26 @@ impl Conduct {
         }
         self.bound = after;
         self.bound_known = true;
+        if matches!(from, State::Birth | State::Attached) && matches!(to, State::Attached | State::Terminated) {
+            return;
+        }
+        let troubles = self.troubles.get_or_insert_default();
         if id == TransitionId::T11 {
-            if self.deadline.is_some_and(|deadline| at > deadline) {
+            if troubles.deadline.is_some_and(|deadline| at > deadline) {
                 tell(Violation::UnboundedRecovery);
             }
-            self.commits.push_back(at);
-            while self.commits.pop_front_if(|commit| at.since(*commit) >= SWITCH_WINDOW).is_some() {}
+            let commits = &mut troubles.commits;
+            commits.push_back(at);
+            while commits.pop_front_if(|commit| at.since(*commit) >= SWITCH_WINDOW).is_some() {}
             let most = self.policy.as_ref().map(|policy| usize::from(policy.switching.max_switches_per_min));
-            if most.is_some_and(|most| self.commits.len() > most) {
+            if most.is_some_and(|most| commits.len() > most) {
                 tell(Violation::SwitchLimitExceeded);
             }
         }
         if from != to {
             let window = self.policy.as_ref().map(|policy| policy.switching.recovery_window);
-            self.deadline = window.filter(|_| to == State::Recovering).map(|window| at + window);
-            self.overdue = None;
+            troubles.deadline = window.filter(|_| to == State::Recovering).map(|window| at + window);
+            troubles.overdue = None;
         }
     }
 
@@ -190,20 +191,22 @@ impl Conduct {
         let Some(from) = self.transport.replace(to).filter(|from| *from != to) else { return false };
         let Some(policy) = &self.policy else { return false };
         let (at, window) = (transition.at, policy.volatility.stability_window);
-        while self.left.pop_front_if(|(_, left)| at.since(*left) >= window).is_some() {}
-        let back = self.left.iter().any(|(transport, _)| *transport == to);
-        self.left.push_back((from, at));
+        let left = &mut self.troubles.get_or_insert_default().left;
+        while left.pop_front_if(|(_, left)| at.since(*left) >= window).is_some() {}
+        let back = left.iter().any(|(transport, _)| *transport == to);
+        left.push_back((from, at));
         back
     }
 
     /// Whether the session stays in RECOVERING although its time there is long over. Said once for each stay.
     pub(super) fn overstays(&mut self, now: Time) -> bool {
-        if self.deadline.is_none_or(|deadline| now <= deadline) {
+        let Some(troubles) = &mut self.troubles else { return false };
+        if troubles.deadline.is_none_or(|deadline| now <= deadline) {
             return false;
         }
-        let overstays = now.since(*self.overdue.get_or_insert(now)) >= LATE;
+        let overstays = now.since(*troubles.overdue.get_or_insert(now)) >= LATE;
         if overstays {
-            self.deadline = None;
+            troubles.deadline = None;
         }
         overstays
     }

@@ -104,7 +104,7 @@ pub struct Parts {
     pub wildcard: Option<HashSet<IpAddr>>,
     /// The XDP programs.
     pub steering: Steering,
-    /// The configuration in force.
+    /// The configuration in force, without its clients: desk and roster have them.
     pub config: Config,
     /// Where the desk's audit records go.
     pub records: SlowRecords,

@@ -9,7 +9,7 @@ use jumpgate_protocol::reason::Reason;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::SlowPath;
+use super::{Parts, SlowPath};
 use crate::admin::Answer;
 use crate::handover::Command;
 use crate::keyfile;
@@ -72,12 +72,9 @@ impl SlowPath {
 
     /// The key of a client is in other hands: all its sessions end now (T20), and it is let in no more (KY-10).
     pub(super) fn compromised(&mut self, client: &str) -> Answer {
-        let by_name = self.parts.config.clients.iter().find(|known| known.name == client);
-        let key = by_name.map(|known| known.public_key).or_else(|| {
-            let key = PublicKey(*keyfile::parse(client).ok()?);
-            self.parts.config.clients.iter().any(|known| known.public_key == key).then_some(key)
-        });
-        let Some(key) = key else {
+        let Parts { roster, desk, .. } = &self.parts;
+        let key = roster.key_of(client).or_else(|| Some(PublicKey(*keyfile::parse(client).ok()?)));
+        let Some(key) = key.filter(|key| desk.is_configured(key)) else {
             return Answer::Refused {
                 problem: format!("no client has the name or the public key {client:?}"),
                 cure: "name a [[client]] of the configuration".to_owned(),

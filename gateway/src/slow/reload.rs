@@ -75,7 +75,7 @@ impl SlowPath {
             clients: config.clients.len(),
             sessions,
         };
-        self.parts.config = config;
+        self.parts.config = Config { clients: Vec::new(), ..config };
         give_back_heap();
         answer
     }

@@ -52,6 +52,11 @@ impl Roster {
         }
     }
 
+    /// The key of the client of that name.
+    pub fn key_of(&self, name: &str) -> Option<PublicKey> {
+        self.names.iter().find(|(_, known)| *known == name).map(|(key, _)| *key)
+    }
+
     /// Other clients, and another word on addresses. The name of one that is gone stays until the next start: its sessions
     /// still have to end in the log.
     pub fn reload(&mut self, clients: &[Client], plain_addresses: bool) {

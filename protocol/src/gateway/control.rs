@@ -47,13 +47,13 @@ impl Session {
         if let Mutation::Repeated = self.mutation(header, digest, arrival, context)? {
             return self.answer_again(arrival, context);
         }
-        if self.record.state() != State::Birth {
+        let Some(opening) = self.opening.as_deref().filter(|_| self.record.state() == State::Birth) else {
             return Err(Reason::InvalidStateForReattach);
-        }
-        if arrival.tuple != self.hello_from {
+        };
+        if arrival.tuple != opening.from {
             return Err(Reason::WrongTransport);
         }
-        if body.handshake_hash != self.handshake_hash || body.binding_epoch != 1 {
+        if body.handshake_hash != opening.handshake_hash || body.binding_epoch != 1 {
             return Err(Reason::AuthFail);
         }
         if body.transport_id == TransportId::NONE {
@@ -64,6 +64,7 @@ impl Session {
         // HELLO_ACK went out when the record was made, and this is what it was answered by.
         let round_trip = context.now.since(self.record.created());
         self.apply(&[Input::HandshakeComplete { binding }], context);
+        self.opening.take_if(|_| self.record.state() != State::Birth);
         self.rtt.sample(round_trip);
         let ack = self.heartbeat_ack(header.counter, 0, context.now);
         self.remember(header, digest, arrival, Some(ack.clone()));

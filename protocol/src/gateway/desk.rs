@@ -92,11 +92,19 @@ pub(super) struct Entry {
     pub(super) inner_index: u32,
     pub(super) hello_counter: u64,
     pub(super) replaces: Option<Locator>,
+    /// Until the keys are confirmed.
+    pub(super) half_open: Option<Box<HalfOpen>>,
+}
+
+/// What answers a byte-identical HELLO_INIT (HS-4).
+#[derive(Clone)]
+pub(super) struct HalfOpen {
+    /// What that HELLO_INIT is found by.
     pub(super) digest: [u8; 16],
-    /// Where HELLO_INIT came from.
+    /// Where it came from.
     pub(super) from: Tuple,
-    /// HELLO_ACK, until the keys are confirmed: a byte-identical HELLO_INIT gets it again (HS-4).
-    pub(super) ack: Option<Vec<u8>>,
+    /// HELLO_ACK.
+    pub(super) ack: Vec<u8>,
 }
 
 /// What is remembered of a client over its sessions; one for each configured key at most.
@@ -283,8 +291,9 @@ impl HandshakeDesk {
         };
         if transition.id == TransitionId::T01 {
             let entry = self.entries.get_mut(&event.locator)?;
-            entry.ack = None;
-            self.half_open.remove(&entry.digest);
+            if let Some(half_open) = entry.half_open.take() {
+                self.half_open.remove(&half_open.digest);
+            }
             let known = self.known.entry(entry.client).or_default();
             known.half_open = known.half_open.saturating_sub(1);
             known.open += 1;
@@ -306,8 +315,8 @@ impl HandshakeDesk {
     fn forget(&mut self, locator: Locator) -> Option<Span> {
         let entry = self.entries.remove(&locator)?;
         let known = self.known.entry(entry.client).or_default();
-        if entry.ack.is_some() {
-            self.half_open.remove(&entry.digest);
+        if let Some(half_open) = entry.half_open {
+            self.half_open.remove(&half_open.digest);
             known.half_open = known.half_open.saturating_sub(1);
         } else {
             known.open = known.open.saturating_sub(1);
@@ -322,13 +331,14 @@ impl HandshakeDesk {
         let digest = hello.digest();
         let limits = self.config.policy.limits;
         let source = self.sources.take(peer.ip(), now);
-        if let Some(entry) = self.half_open.get(&digest).and_then(|locator| self.entries.get(locator)) {
+        let entry = self.half_open.get(&digest).and_then(|locator| self.entries.get(locator));
+        if let Some(half_open) = entry.and_then(|entry| entry.half_open.as_deref()) {
             // Elsewhere the answer would be of no use: HELLO_CONFIRM must come from where HELLO_INIT came from (HS-5).
-            if entry.from != arrival.tuple {
+            if half_open.from != arrival.tuple {
                 return Err(silent(Reason::HelloReplayed));
             }
             source.map_err(|_| silent(Reason::RateLimited))?;
-            return Ok(Outcome { reply: entry.ack.clone(), ..Outcome::default() });
+            return Ok(Outcome { reply: Some(half_open.ack.clone()), ..Outcome::default() });
         }
         let under_load = self.is_under_load(now);
         let uncertain = under_load && !self.cookies.check(now, peer, &hello, self.entropy.as_mut());
@@ -404,10 +414,9 @@ impl HandshakeDesk {
         known.half_open += 1;
         known.last_index = Some(inner_index);
         self.half_open.insert(digest, locator);
-        let (from, copy) = (arrival.tuple, Some(ack.clone()));
+        let half_open = Some(Box::new(HalfOpen { digest, from: arrival.tuple, ack: ack.clone() }));
         let tombstone = policy.session.tombstone;
-        let entry =
-            Entry { client, requested, tombstone, inner_index, hello_counter, replaces, digest, from, ack: copy };
+        let entry = Entry { client, requested, tombstone, inner_index, hello_counter, replaces, half_open };
         self.entries.insert(locator, entry);
         let birth = Birth {
             locator,

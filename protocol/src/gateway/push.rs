@@ -88,7 +88,7 @@ impl Session {
     /// Other terms from now on. A client that stands where it may not be any more is not admitted (T22).
     pub(super) fn change_policy(&mut self, policy: Arc<Policy>, sources: Sources, context: &mut Context<'_>) {
         let allowed = |tuple: &Tuple| sources.allow(tuple.peer.ip());
-        let place = if self.record.state() == State::Birth { Some(self.hello_from) } else { self.active_tuple() };
+        let place = self.opening.as_ref().map(|opening| opening.from).or_else(|| self.active_tuple());
         let admitted = place.as_ref().is_none_or(allowed);
         self.standby.retain(allowed);
         self.sources = sources;

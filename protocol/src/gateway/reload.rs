@@ -72,6 +72,11 @@ impl HandshakeDesk {
         sessions
     }
 
+    /// Whether a client of that key is configured.
+    pub fn is_configured(&self, client: &PublicKey) -> bool {
+        self.config.clients.contains_key(client)
+    }
+
     /// Whether nobody may go on under that key.
     pub(super) fn is_compromised(&self, client: &PublicKey, entry: &ClientEntry) -> bool {
         entry.compromised || self.compromised.contains(client)

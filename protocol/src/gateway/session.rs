@@ -56,6 +56,15 @@ pub(super) struct Traffic {
 
 stored! { Traffic { packets, bytes } }
 
+/// What HELLO_CONFIRM must fit (HS-5).
+pub(super) struct Opening {
+    pub(super) handshake_hash: [u8; 32],
+    /// Where HELLO_INIT came from.
+    pub(super) from: Tuple,
+}
+
+stored! { Opening { handshake_hash, from } }
+
 pub(super) struct Session {
     pub(super) record: Record,
     pub(super) locator: Locator,
@@ -63,8 +72,8 @@ pub(super) struct Session {
     pub(super) inner_index: u32,
     pub(super) inner_v4: Option<Ipv4Addr>,
     pub(super) inner_v6: Option<Ipv6Addr>,
-    pub(super) handshake_hash: [u8; 32],
-    pub(super) hello_from: Tuple,
+    /// In BIRTH only.
+    pub(super) opening: Option<Box<Opening>>,
     pub(super) policy: Arc<Policy>,
     pub(super) push: Push,
     pub(super) sources: Sources,
@@ -110,8 +119,7 @@ impl Session {
             inner_index: birth.inner_index,
             inner_v4: birth.inner_v4,
             inner_v6: birth.inner_v6,
-            handshake_hash: birth.handshake_hash,
-            hello_from: birth.arrival.tuple,
+            opening: Some(Box::new(Opening { handshake_hash: birth.handshake_hash, from: birth.arrival.tuple })),
             ring: KeyRing::new(birth.root, birth.identity, Side::Gateway, window, limits),
             born: now,
             query_window: ReplayWindow::new(policy.security.control_replay_window as usize),

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{Circumstances, HandoverError, Heir, Part, sessions};
 use crate::audit::RestartAction;
-use crate::gateway::desk::{Entry, HandshakeDesk, Known};
+use crate::gateway::desk::{Entry, HalfOpen, HandshakeDesk, Known};
 use crate::gateway::session::Session;
 use crate::gateway::{AddressPool, Sources};
 use crate::ident::{Locator, PublicKey};
@@ -56,32 +56,39 @@ stored! {
 
 impl Stored for Entry {
     fn store(&self, out: &mut Writer) {
-        let Self { client, requested, tombstone, inner_index, hello_counter, replaces, digest, from, ack } = self;
+        let Self { client, requested, tombstone, inner_index, hello_counter, replaces, half_open } = self;
         (*client, *tombstone).store(out);
         out.count(requested.len());
         requested.iter().for_each(|pair| pair.store(out));
         (*inner_index, *hello_counter).store(out);
-        (*replaces, *digest).store(out);
-        from.store(out);
-        ack.is_some().store(out);
-        if let Some(ack) = ack {
-            out.count(ack.len());
-            out.put(ack);
-        }
+        replaces.store(out);
+        half_open.store(out);
     }
 
     fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
         let (client, tombstone) = Stored::load(from)?;
         let requested = RequestedPolicy::load(from)?.as_slice().into();
         let (inner_index, hello_counter) = Stored::load(from)?;
-        let (replaces, digest) = Stored::load(from)?;
-        let place = Stored::load(from)?;
-        let ack = bool::load(from)?.then(|| {
-            let len = from.count(1)?;
-            if len > ACK_MAX { Err(Damaged) } else { Ok(from.take(len)?.to_vec()) }
-        });
-        let ack = ack.transpose()?;
-        Ok(Self { client, requested, tombstone, inner_index, hello_counter, replaces, digest, from: place, ack })
+        let (replaces, half_open) = Stored::load(from)?;
+        Ok(Self { client, requested, tombstone, inner_index, hello_counter, replaces, half_open })
+    }
+}
+
+impl Stored for HalfOpen {
+    fn store(&self, out: &mut Writer) {
+        let Self { digest, from, ack } = self;
+        (*digest, *from).store(out);
+        out.count(ack.len());
+        out.put(ack);
+    }
+
+    fn load(from: &mut Reader<'_>) -> Result<Self, Damaged> {
+        let (digest, place) = Stored::load(from)?;
+        let len = from.count(1)?;
+        if len > ACK_MAX {
+            return Err(Damaged);
+        }
+        Ok(Self { digest, from: place, ack: from.take(len)?.to_vec() })
     }
 }
 
@@ -110,7 +117,7 @@ impl Ledger {
             let birth = session.record.state() == State::Birth;
             let same = session.client == claim.entry.client
                 && session.inner_index == claim.entry.inner_index
-                && birth == claim.entry.ack.is_some()
+                && birth == claim.entry.half_open.is_some()
                 && !(birth && claim.holds_place);
             if same { Ok((session, claim.holds_place)) } else { Err(Damaged) }
         });
@@ -228,9 +235,9 @@ impl HandshakeDesk {
         }
         for Claim { locator, entry, holds_place } in claims {
             let known = self.known.entry(entry.client).or_default();
-            if entry.ack.is_some() {
+            if let Some(half_open) = &entry.half_open {
                 known.half_open += 1;
-                self.half_open.insert(entry.digest, locator);
+                self.half_open.insert(half_open.digest, locator);
             } else {
                 known.open += 1;
             }

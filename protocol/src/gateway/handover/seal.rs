@@ -17,7 +17,7 @@ use crate::time::{Span, Time};
 /// How a hand-over begins.
 const MAGIC: &[u8; 8] = b"JGHANDOV";
 /// The format of all that follows; another one is not read.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 /// Length of the salt, in bytes.
 const SALT_LEN: usize = 32;
 /// Length of the header, in bytes.

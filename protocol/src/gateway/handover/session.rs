@@ -2,26 +2,25 @@
 
 use crate::audit::{Standing, Trail};
 use crate::gateway::push::Push;
-use crate::gateway::session::Session;
+use crate::gateway::session::{Opening, Session};
 use crate::gateway::{AddressPool, Sources};
 use crate::ident::Arrival;
 use crate::key_ring::{COUNTER_ADVANCE, KeyRing};
 use crate::keys::KeyLimits;
-use crate::machine::Record;
+use crate::machine::{Record, State};
 use crate::stored::{Damaged, Reader, Stored, Writer};
 use crate::time::{Span, Time};
 
 impl Session {
     /// Everything of it that outlives its gateway's run; the rest belongs to the run (KY-9, OW-8).
     pub(in crate::gateway) fn store(&self, out: &mut Writer) {
-        let Self { record, locator, client, inner_index, inner_v4: _, inner_v6: _, handshake_hash, hello_from, .. } =
-            self;
+        let Self { record, locator, client, inner_index, inner_v4: _, inner_v6: _, opening, .. } = self;
         let Self { policy, push, sources: _, ring, born, query_window, control_sent, mutation_sent, last, .. } = self;
         let Self { offset, health, rtt, hints, standby, attempts, credit, same_path_ok, farewell: _, .. } = self;
         let Self { told_used_up, route: _, queue, received, sent, last_reason, trail, .. } = self;
         (*locator, *client).store(out);
         (*inner_index, *queue).store(out);
-        (*handshake_hash, *hello_from).store(out);
+        opening.store(out);
         out.policy(policy);
         push.store(out);
         ring.store(out);
@@ -50,7 +49,7 @@ impl Session {
     ) -> Result<Self, Damaged> {
         let (locator, client) = Stored::load(from)?;
         let (inner_index, queue) = Stored::load(from)?;
-        let (handshake_hash, hello_from) = Stored::load(from)?;
+        let opening: Option<Box<Opening>> = Stored::load(from)?;
         let policy = from.policy()?;
         let push = Push::load(from)?;
         let ring = KeyRing::load(from, limits)?;
@@ -74,7 +73,8 @@ impl Session {
             version: record.version(),
             epoch: record.epoch(),
         };
-        if trail.standing() != standing || inner_index >= pool.size() {
+        let opens = opening.is_some() == (record.state() == State::Birth);
+        if trail.standing() != standing || inner_index >= pool.size() || !opens {
             return Err(Damaged);
         }
         let (inner_v4, inner_v6) = (pool.v4(inner_index), pool.v6(inner_index));
@@ -85,8 +85,7 @@ impl Session {
             inner_index,
             inner_v4,
             inner_v6,
-            handshake_hash,
-            hello_from,
+            opening,
             policy,
             push,
             sources: Sources::only([]),

@@ -422,8 +422,8 @@ fn k11_whatever_is_not_exactly_what_was_written_leaves_no_session() {
     longer.push(0);
     assert_eq!(refusal(&stage, &here, longer), HandoverError::Seal);
     let mut format = sealed.clone();
-    format[9] = 2;
-    assert_eq!(refusal(&stage, &here, format), HandoverError::Format(2));
+    format[9] = u8::MAX;
+    assert_eq!(refusal(&stage, &here, format), HandoverError::Format(255));
     let other_boot = Circumstances { boot: [8; 16], ..here };
     assert_eq!(refusal(&stage, &other_boot, sealed.clone()), HandoverError::OtherBoot);
     let copied = Circumstances { file: (1, 3), ..here };
