@@ -63,7 +63,7 @@ pub fn run(read: impl FnOnce() -> Result<Config, Fault>, held: Option<HeldHangup
         // From here on a signal waits until the start is complete, and then stops what was started, or has the file read
         // again: whoever changed it and said so is heard, even if this start has read only half of the change.
         let (mut stop, hangup) = signals()?;
-        // Before the first thread, which would inherit the hold.
+        // Before the first thread but the log's: others would inherit the hold.
         drop(held);
         let gateway = Gateway::start(read()?)?;
         gateway.serve(&mut stop, hangup).await?;

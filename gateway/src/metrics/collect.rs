@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use jumpgate_audit::sink::StatusView;
 use jumpgate_common::counter::Fate;
-use jumpgate_metrics::Page;
+use jumpgate_metrics::{Histogram, Page};
 use jumpgate_protocol::audit::{Class, LimitScope, PolicyHash, SecurityCounts};
 use jumpgate_protocol::distribution::Distribution;
 use jumpgate_protocol::gateway::{Memory, Meter};
@@ -40,6 +40,17 @@ pub struct PortLabels {
     pub zero_copy: bool,
 }
 
+/// What became of slots that were to move.
+#[derive(Debug, Default)]
+pub struct SlotMoves {
+    /// How long those took that moved, from the order to their worker until the next one had them.
+    pub moved: Histogram,
+    /// Their worker could not give them up.
+    pub kept: u64,
+    /// The next worker refused the title that the slot table gave (OW-12).
+    pub fenced: u64,
+}
+
 /// What the slow path itself counts for this page alone.
 #[derive(Debug, Default)]
 pub struct SlowCounters {
@@ -51,8 +62,8 @@ pub struct SlowCounters {
     pub limited: (u64, u64),
     /// HELLO_RETRY made.
     pub cookies: u64,
-    /// Slots that moved to another worker, and those that their owner kept.
-    pub slots: (u64, u64),
+    /// Slots that changed their worker, and those that did not.
+    pub slots: SlotMoves,
     /// Reloads that put another policy in force, and those that did not.
     pub reloads: (u64, u64),
     /// Microseconds from a transition of a session until the inside steering followed it.
@@ -431,8 +442,10 @@ fn process(page: &mut Page, sources: &Sources<'_>) {
     if let Some(memory) = &sources.process.memory {
         family.put(&[&"resident"], memory.resident).put(&[&"virtual"], memory.size);
     }
-    let (moved, kept) = sources.slow.slots;
-    page.family(&f::OWNER_CHANGES).put(&[&"slot", &"moved"], moved).put(&[&"slot", &"kept"], kept);
+    let SlotMoves { moved, kept, fenced } = &sources.slow.slots;
+    page.family(&f::OWNER_CHANGES).put(&[&"slot", &"moved"], moved.count()).put(&[&"slot", &"kept"], kept);
+    page.family(&f::OWNER_STORE_ERRORS).put(&[&"fenced"], fenced);
+    page.family(&f::OWNER_STORE_SECONDS).histogram(&[&"move"], moved);
     let (accepted, refused) = sources.slow.reloads;
     page.family(&f::POLICY_RELOADS).put(&[&"accepted"], accepted).put(&[&"refused"], refused);
 }

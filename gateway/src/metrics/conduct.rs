@@ -162,6 +162,7 @@ impl Conduct {
         }
         self.bound = after;
         self.bound_known = true;
+        // Of births, and of ends out of ATTACHED, nothing has to be remembered.
         if matches!(from, State::Birth | State::Attached) && matches!(to, State::Attached | State::Terminated) {
             return;
         }

@@ -63,5 +63,7 @@ jumpgate_metrics::families! {
     SESSION_MEMORY "jumpgate_session_memory_bytes" Gauge ["kind"] "memory of all sessions at their workers; without the indices of a worker, what the AEAD library allocates, and the second keys of a rekey under way",
     PROCESS_MEMORY "jumpgate_process_memory_bytes" Gauge ["kind"] "memory of the process",
     OWNER_CHANGES "jumpgate_owner_changes_total" Counter ["kind" "outcome"] "slots that an operator moved to another worker (`moved`), and those that their worker could not give up (`kept`)",
+    OWNER_STORE_ERRORS "jumpgate_owner_store_errors_total" Counter ["kind"] "must stay 0: slots that the next worker refused by their fencing epoch, which ends the gateway",
+    OWNER_STORE_SECONDS "jumpgate_owner_store_seconds" Histogram ["op"] "time of a slot's move, from the order to its worker until the next one has it; the slot table itself is memory of the process",
     POLICY_RELOADS "jumpgate_policy_reloads_total" Counter ["result"] "reloads accepted and refused",
 }

@@ -376,7 +376,10 @@ impl SlowPath {
                     Report::Released(parcel) => self.slot_released(worker, parcel),
                     Report::Kept(slot) => self.slot_kept(worker, slot),
                     Report::Adopted(slot) => self.slot_adopted(worker, slot),
-                    Report::Fenced(slot) => self.transfers.lose(slot),
+                    Report::Fenced(slot) => {
+                        self.metrics.slots.fenced += 1;
+                        self.transfers.lose(slot);
+                    }
                     Report::Frozen => self.frozen(worker),
                     Report::HandedOver(part) => self.written(worker, part),
                     Report::Stopped => {

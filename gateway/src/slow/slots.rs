@@ -62,6 +62,8 @@ struct Order {
 struct UnderWay {
     slot: Slot,
     to: usize,
+    /// When its owner was told to give it up.
+    since: Instant,
     /// What is in it, once it was given up.
     sessions: Vec<Locator>,
 }
@@ -175,7 +177,7 @@ impl SlowPath {
                 && order.under_way.len() < UNDER_WAY
                 && let Some((slot, to)) = order.waiting.pop_front()
             {
-                order.under_way.push(UnderWay { slot, to, sessions: Vec::new() });
+                order.under_way.push(UnderWay { slot, to, since: Instant::now(), sessions: Vec::new() });
                 self.owners.call_in(slot);
             }
             if order.left() == 0 {
@@ -221,7 +223,7 @@ impl SlowPath {
         tracing::warn!(worker, slot = slot.number(), "a slot stays: audit records are lost and not declared yet");
         self.transfers.take(slot);
         self.owners.keep(slot);
-        self.metrics.slots.1 += 1;
+        self.metrics.slots.kept += 1;
         if let Some(order) = &mut self.transfers.order {
             order.kept += 1;
         }
@@ -229,7 +231,7 @@ impl SlowPath {
 
     /// A worker has taken a slot over.
     pub(super) fn slot_adopted(&mut self, worker: usize, slot: Slot) {
-        let Some(UnderWay { sessions, .. }) = self.transfers.take(slot) else { return };
+        let Some(UnderWay { sessions, since, .. }) = self.transfers.take(slot) else { return };
         if let Err(error) = self.parts.steering.set_slot(slot.number(), Some(worker as u32)) {
             tracing::error!(%error, slot = slot.number(), "the steering of a slot cannot be changed");
         }
@@ -241,7 +243,7 @@ impl SlowPath {
         }
         let reason = Reason::OwnershipTransferred;
         self.counters.count(reason);
-        self.metrics.slots.0 += 1;
+        self.metrics.slots.moved.observe(since.elapsed());
         tracing::debug!(%reason, slot = slot.number(), worker, sessions = sessions.len(), "a slot has moved");
         if let Some(order) = &mut self.transfers.order {
             order.moved += 1;

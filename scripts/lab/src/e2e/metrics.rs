@@ -73,9 +73,16 @@ const STILL: &[&str] = &[
     "jumpgate_obs_ring_lost_total",
     "jumpgate_audit_gaps_total",
     "jumpgate_audit_sink_errors_total",
+    "jumpgate_owner_store_errors_total",
 ];
 /// Counters that other tests drive, or that this machine drives by itself.
-const ELSEWHERE: &[&str] = &["jumpgate_switch_failures_total", "jumpgate_rekeys_total", "jumpgate_xsk_errors_total"];
+const ELSEWHERE: &[&str] = &[
+    "jumpgate_switch_failures_total",
+    "jumpgate_rekeys_total",
+    "jumpgate_xsk_errors_total",
+    "jumpgate_owner_changes_total",
+    "jumpgate_owner_store_seconds",
+];
 /// Forged handshakes: more than the gateway takes without cookies.
 const HELLOS: u32 = 2_000;
 /// What is refused for one reason: more than are recorded one by one.

@@ -77,6 +77,11 @@ fn to_and_fro(lab: &Lab) -> Result<()> {
     for never in [Reason::InvariantViolation, Reason::Fenced, Reason::SessionNotFound, Reason::DataReplay] {
         ensure!(grown(never.name())? == 0, "{} was counted", never.name());
     }
+    let page = tunnel.gateway.metrics()?;
+    let moved = page.sum("jumpgate_owner_changes_total", &["outcome=\"moved\""]);
+    ensure!(moved == MOVES as f64, "{moved} changes of owner on the page of metrics");
+    ensure!(page.sum("jumpgate_owner_store_seconds_count", &[]) == moved, "not every move was timed");
+    ensure!(page.sum("jumpgate_safety_violations_total", &[]) == 0.0, "an invariant broke");
     lab.note(format!(
         "{MOVES} moves: {misdirected} packets dropped and counted, {} of {} probes lost, longest outage {:?}, \
          an order took up to {longest:?}",
