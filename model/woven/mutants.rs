@@ -199,7 +199,7 @@ pub const MUTANTS: &[Mutant] = &[
         name: "no-confirmation",
         does: "HS-5: HELLO_CONFIRM is taken from any tuple",
         file: "gateway/control.rs",
-        find: "if arrival.tuple != self.hello_from {",
-        replace: "if !MUTANT && arrival.tuple != self.hello_from {",
+        find: "if arrival.tuple != opening.from {",
+        replace: "if !MUTANT && arrival.tuple != opening.from {",
     },
 ];
