@@ -8,7 +8,7 @@ use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Span;
 use jumpgate_protocol::wire::MessageType;
-use jumpgate_sim::{Churn, Pace, World, WorldConfig};
+use jumpgate_sim::{Churn, Impairment, Pace, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
 const WORKERS: usize = 3;
@@ -48,6 +48,23 @@ fn move_to(world: &mut World, session: Locator, to: usize, span: Span) {
 fn assert_clean(world: &mut World) {
     world.audit();
     assert_eq!(world.checker().violations(), &[] as &[String]);
+}
+
+#[test]
+fn tb01_silence_is_noticed_as_late_as_a_slot_was_under_way_to_a_worker_that_is_not_scheduled() {
+    let mut world = world(1);
+    let session = locator(&mut world, 0);
+    world.run_for(MS(1_000));
+    [1, 2].into_iter().for_each(|path| world.impair(0, path, Impairment::DEAD));
+    // Two seconds of silence lead out of ATTACHED: 200 ms before that the slot leaves, for a worker that stops meanwhile.
+    world.run_for(MS(1_800));
+    let to = (session.slot().number() as usize + 1) % WORKERS;
+    move_to(&mut world, session, to, MS(300));
+    world.run_for(MS(250));
+    world.pause_worker(to, MS(400));
+    world.run_for(MS(2_000));
+    assert_ne!(view(&world, session).map(|view| view.state), Some(State::Attached));
+    assert_clean(&mut world);
 }
 
 #[test]

@@ -460,6 +460,7 @@ fn sp5_a_standby_path_hears_nothing_but_answers_to_its_probes() {
     assert!(kinds.iter().all(|kind| allowed.contains(kind)), "{kinds:?}");
     assert_clean(&mut world);
 }
+
 /// Requests and probes that the client sends from the moment that its path died and path 2 came up, until it is bound
 /// again, for at most that time.
 fn asked_in_a_jump(world: &mut World, at_most: Span) -> Vec<MessageType> {
@@ -479,7 +480,7 @@ fn asked_in_a_jump(world: &mut World, at_most: Span) -> Vec<MessageType> {
 
 #[test]
 fn sp1_a_path_that_is_asked_for_is_not_probed_before_the_answer() {
-    // An answer at once, and one that comes after both copies of the request.
+    // An answer at once, and one that comes after all copies of the request.
     for (delay, requests) in [(10, 1), (300, 3)] {
         let mut world = world(2);
         world.impair(0, 2, Impairment { delay: MS(delay), ..Impairment::GOOD });

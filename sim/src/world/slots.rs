@@ -17,6 +17,7 @@ pub(crate) struct SlotTable {
 struct UnderWay {
     parcel: Parcel,
     to: usize,
+    since: Time,
     at: Time,
 }
 
@@ -56,7 +57,7 @@ impl World {
         };
         self.flush_shard(from);
         self.checker.paused(span);
-        self.slots.under_way.push(UnderWay { parcel, to, at: self.now + span });
+        self.slots.under_way.push(UnderWay { parcel, to, since: self.now, at: self.now + span });
         self.queue.plan(self.now + span, Happening::SlotArrives { slot });
         true
     }
@@ -69,9 +70,12 @@ impl World {
     /// A slot reaches its new worker; one that is not scheduled takes it when it is.
     pub(crate) fn slot_arrives(&mut self, slot: Slot) {
         let Some(index) = self.slots.under_way.iter().position(|one| one.parcel.slot() == slot) else { return };
-        let paused = self.paused_until[self.slots.under_way[index].to];
+        let one = &mut self.slots.under_way[index];
+        let paused = self.paused_until[one.to];
         if paused > self.now {
-            self.slots.under_way[index].at = paused;
+            one.at = paused;
+            // Longer than the way and the pause each: nobody runs its timers in either.
+            self.checker.paused(paused.since(one.since));
             self.queue.plan(paused, Happening::SlotArrives { slot });
             return;
         }
