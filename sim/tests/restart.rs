@@ -6,7 +6,7 @@ use jumpgate_protocol::machine::State;
 use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::reason::Reason;
 use jumpgate_protocol::time::Span;
-use jumpgate_sim::{Churn, Pace, World, WorldConfig};
+use jumpgate_sim::{Churn, Impairment, Pace, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
 const CLIENTS: usize = 4;
@@ -97,6 +97,23 @@ fn k09_a_client_that_was_moving_meanwhile_moves_on_the_gateway_that_is_back() {
     assert!(views(&world).iter().all(|view| view.state == State::Attached));
     assert_eq!(traffic(&mut world, 10), (CLIENTS * 10, CLIENTS * 10));
     assert_clean(&mut world);
+}
+
+#[test]
+fn tb01_the_time_of_a_restart_is_no_silence_and_a_pause_behind_it_adds_to_what_is_late() {
+    let mut world = world();
+    [1, 2].into_iter().for_each(|path| world.impair(0, path, Impairment::DEAD));
+    world.run_for(MS(1_500));
+    world.hand_over(&policy(), MS(300));
+    // Two seconds of silence, without those of the restart, are over while no worker is scheduled.
+    world.run_for(MS(300));
+    (0..3).for_each(|worker| world.pause_worker(worker, MS(250)));
+    world.run_for(MS(2_000));
+    let now = world.now();
+    let session = world.client(0).client.status(now).locator.expect("a session");
+    let view = views(&world).into_iter().find(|view| view.locator == session);
+    assert_ne!(view.map(|view| view.state), Some(State::Attached));
+    assert_eq!(world.checker().violations(), &[] as &[String]);
 }
 
 #[test]

@@ -297,6 +297,12 @@ impl Followed {
         self.active.map(|binding| binding.tuple.peer)
     }
 
+    /// Its gateway was away for so long.
+    pub(super) fn was_away(&mut self, span: Span) {
+        self.heard += span;
+        self.may_have_heard += span;
+    }
+
     /// A fresh packet came from there, and was accepted or not.
     pub(super) fn heard_from(&mut self, peer: SocketAddr, accepted: bool, now: Time) {
         if self.active_peer() == Some(peer) {

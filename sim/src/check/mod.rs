@@ -183,6 +183,13 @@ impl Checker {
         }
     }
 
+    /// A session's gateway was away for so long: nothing could be heard meanwhile, and that is no silence of its path.
+    pub(crate) fn was_away(&mut self, locator: Locator, span: Span) {
+        if let Some(session) = self.sessions.get_mut(&locator) {
+            session.was_away(span);
+        }
+    }
+
     /// A transition at the gateway.
     pub fn transition(&mut self, locator: Locator, client: PublicKey, worker: usize, transition: &Transition) {
         self.fold((0, locator, transition.id, transition.version, transition.epoch, transition.at));

@@ -65,6 +65,7 @@ impl World {
         for heir in heirs {
             let worker = self.worker_of(heir.locator());
             self.checker.handed_over(heir.locator(), worker);
+            self.checker.was_away(heir.locator(), downtime);
             self.shards[worker].take_over(self.now, heir);
             self.flush_shard(worker);
         }
