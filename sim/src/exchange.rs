@@ -118,10 +118,9 @@ impl World {
         let inner = self.shards[worker].data_in(self.now, arrival, packet)?;
         self.came_through.0 += 1;
         if let Some((source, payload)) = split_inner(&packet[inner.start..inner.start + inner.len]) {
-            if let Some(client) = self.by_inner.get(&source) {
-                let whose = self.clients[*client].key;
-                self.checker.data_accepted(locator, arrival.tuple.peer, &whose, self.now);
-            }
+            let own = self.told.get(&locator).filter(|(_, address)| *address == source);
+            let whose = own.map(|(client, _)| self.clients[*client].key);
+            self.checker.data_accepted(locator, arrival.tuple.peer, whose.as_ref(), self.now);
             if self.history {
                 self.received.push((source, payload.to_vec()));
             }
@@ -264,7 +263,7 @@ impl World {
             ClientEvent::Connected { locator, inner_v4, .. } => {
                 self.clients[index].inner = inner_v4.map(|(ip, _)| ip);
                 if let Some((ip, _)) = inner_v4 {
-                    self.by_inner.insert(*ip, index);
+                    self.told.insert(*locator, (index, *ip));
                 }
                 self.checker.connected(index, *locator, local, self.now);
             }

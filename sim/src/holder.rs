@@ -63,7 +63,9 @@ impl Holder {
             panic!("a client that means well gets a session");
         };
         let (locator, identity) = (established.reply.locator, established.reply.identity);
-        let inner = established.reply.inner_v4.expect("the pool has addresses").0.octets();
+        let inner = established.reply.inner_v4.expect("the pool has addresses").0;
+        world.told.insert(locator, (client, inner));
+        let inner = inner.octets();
         let keys = EpochKeys::derive(&established.root, 0, &identity, Side::Client);
         let mut holder = Self { locator, counter: 0, data_counter: 0, keys, born, inner };
         let confirm = HelloConfirm { binding_epoch: 1, handshake_hash: established.hash, transport_id: TransportId(1) };

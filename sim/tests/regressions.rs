@@ -449,3 +449,20 @@ fn sm16_a_request_that_a_stopped_worker_takes_up_after_the_next_one_is_out_is_ex
     assert_eq!((place(&mut world).0, gateway_state(&world)), (State::Attached, State::Attached));
     assert_clean(&mut world);
 }
+
+#[test]
+fn inv27_an_answer_of_a_gateway_that_has_crashed_names_an_address_that_is_another_clients_by_now() {
+    let policy = Policy::profile(Profile::Default);
+    let mut world = World::new(&WorldConfig { seed: 9, workers: 2, policy: policy.clone() }, 2, 1);
+    world.client(0).links.get_mut(&1).unwrap().down = Impairment { delay: MS(1_500), ..good() };
+    world.connect(0);
+    world.run_for(MS(100));
+    world.restart_gateway(&policy);
+    world.connect_now(1);
+    world.run_for(MS(1_500));
+    assert!((0..2).all(|client| world.client(client).client.is_connected()), "both were told that it is theirs");
+    world.send_up(1, b"the one whose it is").unwrap();
+    world.run_for(MS(100));
+    assert_eq!(world.came_through().0, 1);
+    assert_clean(&mut world);
+}

@@ -289,8 +289,9 @@ impl Checker {
         self.work = Work::Timer;
     }
 
-    /// DATA came out of the tunnel at the gateway, from that tuple, for a client whose inner address is right or not.
-    pub(crate) fn data_accepted(&mut self, locator: Locator, from: SocketAddr, whose: &PublicKey, now: Time) {
+    /// DATA came out of the tunnel at the gateway, from that tuple, by the inner address that this client has in this session;
+    /// of nobody if it is another one.
+    pub(crate) fn data_accepted(&mut self, locator: Locator, from: SocketAddr, whose: Option<&PublicKey>, now: Time) {
         let Some(session) = self.sessions.get(&locator) else {
             self.findings.add(now, Safety::PostEndActivity, &format!("INV-10: DATA of {locator}, which is over"));
             return;
@@ -298,7 +299,7 @@ impl Checker {
         if !session.may_receive_from(from, now) {
             self.findings.add(now, Safety::UnboundAccepted, &format!("INV-26: DATA of {locator} from {from}"));
         }
-        if session.client != *whose {
+        if whose != Some(&session.client) {
             self.findings.add(now, Safety::CrossSessionEffect, &format!("INV-27: DATA of {locator} as another client"));
         }
     }

@@ -91,7 +91,8 @@ pub struct World {
     pub(crate) absent_since: Option<Time>,
     pub(crate) clients: Vec<SimClient>,
     pub(crate) by_external: HashMap<SocketAddr, (usize, u16)>,
-    pub(crate) by_inner: HashMap<Ipv4Addr, usize>,
+    /// Which client was told that a session is its own, and which inner address it has there.
+    pub(crate) told: HashMap<Locator, (usize, Ipv4Addr)>,
     pub(crate) by_key: HashMap<PublicKey, usize>,
     pub(crate) queue: Queue<Happening>,
     pub(crate) checker: Checker,
@@ -157,7 +158,7 @@ impl World {
             shards,
             clients: Vec::new(),
             by_external: HashMap::new(),
-            by_inner: HashMap::new(),
+            told: HashMap::new(),
             by_key: HashMap::new(),
             queue: Queue::default(),
             checker: Checker::new(&config.policy),
