@@ -229,6 +229,19 @@ fn inv27_a_packet_that_moves_another_session_is_found() {
 }
 
 #[test]
+fn inv27_data_by_an_address_that_is_not_the_sessions_own_is_found() {
+    let stranger = PublicKey([77; 32]);
+    for (whose, expected) in [(Some(&CLIENT), vec![]), (Some(&stranger), vec!["cross_session_effect"])] {
+        let mut checker = attached();
+        checker.data_accepted(SESSION, peer(1), whose, ms(1_500));
+        assert_eq!(raised(&checker), expected);
+    }
+    let mut checker = attached();
+    checker.data_accepted(SESSION, peer(1), None, ms(1_500));
+    assert_eq!(raised(&checker), ["cross_session_effect"], "nobody was told that address with it");
+}
+
+#[test]
 fn inv28_a_session_that_is_lost_in_silence_is_found() {
     let mut checker = attached();
     checker.audit(&[], 0, ms(1_100));

@@ -10,13 +10,15 @@ use super::*;
 use crate::audit;
 use crate::client::{Client, ClientConfig, ClientEvent, PathInfo};
 use crate::entropy::SeededEntropy;
+use crate::gateway::session::{Opening, Session};
 use crate::gateway::{ClientEntry, DeskConfig, HandshakeDesk, PolicyChange, SessionView, ShardConfig};
 use crate::handshake::StaticSecret;
 use crate::ident::{Arrival, TransportId, Tuple};
+use crate::keys::KeyLimits;
 use crate::machine::{Evidence, State};
 use crate::policy::{Policy, Profile, Rate, TransportClass};
 use crate::reason::Reason;
-use crate::stored::Stored;
+use crate::stored::{Damaged, Reader, Stored, Writer};
 use crate::time::Span;
 use crate::wire::{DATA_OVERHEAD, HEADER_LEN, Header, MessageType};
 
@@ -467,6 +469,21 @@ fn inv29_what_was_sealed_with_a_defect_is_refused_as_a_whole() {
             assert_eq!(take(&mut stage, &[cut]), Err(HandoverError::Damaged), "{at} bytes");
         }
     }
+}
+
+#[test]
+fn inv29_a_session_that_is_open_and_still_opens_is_damage() {
+    let stage = Stage::connected();
+    let again = |session: &Session| {
+        let mut out = Writer::default();
+        session.store(&mut out);
+        let bytes = out.finish();
+        Session::load(&mut Reader::new(&bytes)?, &stage.desk.config.pool, KeyLimits::SUITE_1)
+    };
+    let session = stage.shard.sessions().next().expect("a session");
+    let mut changed = again(session).ok().expect("as it was written");
+    changed.opening = Some(Box::new(Opening { handshake_hash: [0; 32], from: changed.active_tuple().expect("bound") }));
+    assert!(matches!(again(&changed), Err(Damaged)));
 }
 
 #[test]
