@@ -174,6 +174,26 @@ fn send_down(shard: &mut Shard) -> Result<(u64, u32), Reason> {
 }
 
 #[test]
+fn inv36_what_a_session_gives_account_of_is_true_and_goes_on_at_its_next_owner() {
+    let mut stage = stage();
+    let mut guest = stage.attach(AT(10));
+    let born = std::iter::from_fn(|| stage.shards[0].poll_event()).last().and_then(|event| event.account);
+    let zero = born.expect("of a session that there is");
+    assert_eq!((zero.sealed, zero.opened, zero.highest, zero.received, zero.drains), (0, 0, 0, 0, false));
+    stage.shards[0].data_in(AT(20), &arrival(), &mut guest.data()).expect("taken");
+    assert_eq!(send_down(&mut stage.shards[0]), Ok((1, 5)));
+    stage.hand_over(AT(30), guest.locator.slot());
+    let _lost = guest.data();
+    stage.shards[1].data_in(AT(40), &arrival(), &mut guest.data()).expect("taken");
+    for counter in 2..4 {
+        assert_eq!(send_down(&mut stage.shards[1]), Ok((counter, 5)));
+    }
+    assert!(stage.shards[1].terminate(AT(50), guest.locator, Reason::OperatorTerminated));
+    let end = std::iter::from_fn(|| stage.shards[1].poll_event()).last().and_then(|event| event.account);
+    assert_eq!(end, Some(Account { sealed: 3, opened: 2, highest: 3, received: 2, ..zero }));
+}
+
+#[test]
 fn sl4_a_slot_leaves_with_its_session_whole_and_the_former_owner_can_do_nothing_for_it() {
     let mut stage = stage();
     let mut guest = stage.attach(AT(10));
