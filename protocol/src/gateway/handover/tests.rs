@@ -481,7 +481,7 @@ fn inv29_a_session_that_is_open_and_still_opens_is_damage() {
         Session::load(&mut Reader::new(&bytes)?, &stage.desk.config.pool, KeyLimits::SUITE_1)
     };
     let session = stage.shard.sessions().next().expect("a session");
-    let mut changed = again(session).ok().expect("as it was written");
+    let mut changed = again(session).expect("as it was written");
     changed.opening = Some(Box::new(Opening { handshake_hash: [0; 32], from: changed.active_tuple().expect("bound") }));
     assert!(matches!(again(&changed), Err(Damaged)));
 }
