@@ -5,7 +5,7 @@ use jumpgate_protocol::gateway::{HandoverError, SessionView};
 use jumpgate_protocol::machine::State;
 use jumpgate_protocol::policy::{Policy, Profile};
 use jumpgate_protocol::reason::Reason;
-use jumpgate_protocol::time::Span;
+use jumpgate_protocol::time::{Span, Time};
 use jumpgate_sim::{Churn, Impairment, Pace, World, WorldConfig};
 
 const MS: fn(u64) -> Span = Span::from_millis;
@@ -113,6 +113,26 @@ fn tb01_the_time_of_a_restart_is_no_silence_and_a_pause_behind_it_adds_to_what_i
     let session = world.client(0).client.status(now).locator.expect("a session");
     let view = views(&world).into_iter().find(|view| view.locator == session);
     assert_ne!(view.map(|view| view.state), Some(State::Attached));
+    assert_eq!(world.checker().violations(), &[] as &[String]);
+}
+
+#[test]
+fn tb08_a_limit_that_falls_due_in_a_pause_which_a_restart_prolongs_is_as_late_as_both_together() {
+    // One path: without another one a session stays VOLATILE until that is too long.
+    let mut world = World::new(&WorldConfig { seed: 9, workers: 3, policy: policy() }, 1, 1);
+    world.connect_now(0);
+    world.impair(0, 1, Impairment::DEAD);
+    let volatile = |world: &World| views(world).iter().any(|view| view.state == State::Volatile);
+    while !volatile(&world) {
+        assert!(world.now() < Time::from_millis(10_000), "SM-14: silence makes VOLATILE");
+        world.run_for(MS(10));
+    }
+    world.run_for(MS(policy().volatility.volatile_to_degraded.as_millis() - 100));
+    (0..3).for_each(|worker| world.pause_worker(worker, MS(200)));
+    world.run_for(MS(180));
+    world.hand_over(&policy(), MS(300));
+    world.run_for(MS(1_000));
+    assert!(!volatile(&world));
     assert_eq!(world.checker().violations(), &[] as &[String]);
 }
 

@@ -41,8 +41,10 @@ pub struct Checker {
     /// Nothing may come earlier.
     earliest: Bounds,
     findings: Findings,
-    /// The longest time that a worker was not scheduled.
+    /// The longest time that a session's timers were not run.
     slack: Span,
+    /// When each worker last ran nothing: from then until then.
+    idle: Vec<(Time, Time)>,
     work: Work,
     /// The last transition of the step, and whose it was.
     last: Option<(Locator, TransitionId)>,
@@ -66,6 +68,7 @@ impl Checker {
             earliest: Bounds::new(policy),
             findings: Findings::default(),
             slack: Span::ZERO,
+            idle: Vec::new(),
             work: Work::Timer,
             last: None,
             transitions: 0,
@@ -144,9 +147,23 @@ impl Checker {
         *self.mirror(client) = Mirror::new();
     }
 
-    /// A worker is not scheduled for so long: its timers may be that late.
-    pub(crate) fn paused(&mut self, span: Span) {
+    /// Nobody runs the timers of some sessions for so long: they may be that late.
+    pub(crate) fn unattended(&mut self, span: Span) {
         self.slack = self.slack.max(span);
+    }
+
+    /// A worker runs nothing from then until then. What adjoins the last such time makes one with it.
+    pub(crate) fn idle(&mut self, worker: usize, from: Time, until: Time) {
+        if self.idle.len() <= worker {
+            self.idle.resize(worker + 1, (Time::ZERO, Time::ZERO));
+        }
+        let (since, end) = &mut self.idle[worker];
+        if from > *end {
+            *since = from;
+        }
+        *end = until.max(*end);
+        let span = end.since(*since);
+        self.unattended(span);
     }
 
     /// The gateway begins to work. Gives what it worked on before: one step may lie within another.

@@ -193,7 +193,7 @@ impl World {
     pub fn pause_worker(&mut self, worker: usize, span: Span) {
         if self.paused_until[worker] <= self.now {
             self.paused_until[worker] = self.now + span;
-            self.checker.paused(span);
+            self.checker.idle(worker, self.now, self.now + span);
         }
     }
 

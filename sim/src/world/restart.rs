@@ -42,14 +42,15 @@ impl World {
     /// Why nothing was taken over: then the new run has no session.
     pub fn thaw(&mut self, policy: &Policy, sealed: Vec<u8>) -> Result<(), HandoverError> {
         let circumstances = self.circumstances();
-        let downtime = self.absent_since.take().map_or(Span::ZERO, |since| self.now.since(since));
+        let since = self.absent_since.take().unwrap_or(self.now);
+        let downtime = self.now.since(since);
         self.boots += 1;
         let config = WorldConfig { seed: self.seed, workers: self.shards.len(), policy: policy.clone() };
         (self.desk, self.shards) = boot(&config, &self.keys, self.boots, self.now, |_| ClientEntry::default());
         self.slots = SlotTable::new(self.shards.len());
         self.checker.also_allow(policy);
         // Limits that fell due meanwhile fire late.
-        self.checker.paused(downtime);
+        (0..self.shards.len()).for_each(|worker| self.checker.idle(worker, since, self.now));
         let taken = self.desk.take_over(&circumstances, sealed.into());
         self.flush_desk();
         let heirs = match taken {

@@ -56,7 +56,7 @@ impl World {
             return false;
         };
         self.flush_shard(from);
-        self.checker.paused(span);
+        self.checker.unattended(span);
         self.slots.under_way.push(UnderWay { parcel, to, since: self.now, at: self.now + span });
         self.queue.plan(self.now + span, Happening::SlotArrives { slot });
         true
@@ -75,7 +75,7 @@ impl World {
         if paused > self.now {
             one.at = paused;
             // Longer than the way and the pause each: nobody runs its timers in either.
-            self.checker.paused(paused.since(one.since));
+            self.checker.unattended(paused.since(one.since));
             self.queue.plan(paused, Happening::SlotArrives { slot });
             return;
         }
