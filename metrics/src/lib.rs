@@ -6,13 +6,16 @@
 //! | `family` | names, types, labels and meanings in one table, which also makes the document |
 //! | `page`, `histogram` | the text format |
 //! | `endpoint` | `GET /metrics` |
+//! | `readings` | a page, read again |
 
 mod endpoint;
 mod family;
 mod histogram;
 mod page;
+mod readings;
 
 pub use endpoint::{Endpoint, EndpointError, Scraped};
 pub use family::{Family, Kind, render_markdown};
 pub use histogram::Histogram;
 pub use page::{Page, Samples};
+pub use readings::{Readings, UnreadablePage};

@@ -21,6 +21,7 @@ pub mod plant;
 pub mod pour;
 pub mod run;
 pub mod scenario;
+mod soak;
 pub mod weather;
 
 pub use member::MOST_CLIENTS;

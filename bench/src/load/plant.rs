@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jumpgate::xdp::{ModeChoice, Side, Steering, SteeringConfig};
+use jumpgate_metrics::Readings;
 use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::PublicKey;
@@ -186,15 +187,19 @@ impl Plant {
         serde_json::from_slice(&output.stdout).with_context(|| format!("jumpgate {question} did not answer in JSON"))
     }
 
-    /// All its counters; a gateway that has no time just now is asked again.
+    /// All its counters.
     pub fn counters(&self) -> Result<serde_json::Value> {
-        let deadline = Instant::now() + ANSWER_LIMIT;
-        loop {
-            match self.ask("counters") {
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
-                answer => return answer,
-            }
-        }
+        patiently(|| self.ask("counters"))
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> Result<Readings> {
+        let socket = self.directory.path().join("admin.sock");
+        patiently(|| {
+            let output = Command::new(&self.program).args(["metrics", "--socket"]).arg(&socket).output()?;
+            ensure!(output.status.success(), "jumpgate metrics: {}", String::from_utf8_lossy(&output.stderr).trim());
+            Ok(Readings::parse(&String::from_utf8_lossy(&output.stdout))?)
+        })
     }
 
     /// Runs the product's program with these arguments, its output captured.
@@ -241,6 +246,17 @@ impl Drop for Plant {
         // It may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Asks a gateway that may have no time just now, again if need be.
+fn patiently<T>(question: impl Fn() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + ANSWER_LIMIT;
+    loop {
+        match question() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            answer => return answer,
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use jumpgate::port::FrameSize;
+
 use super::*;
+use crate::load::soak::{self, FLAT, Moment};
 
 /// One in so many faults is a suspension.
 const ONE_IN_SLEEPS: u32 = 20;
@@ -12,8 +15,12 @@ const NAP: Span = Span::from_millis(4_000);
 /// A client that jumps every ten seconds on average jumps more than eight times in some minutes, and the brake of the
 /// default policy then costs it its session. With this limit every loss is a defect.
 pub(super) const POLICY: &str = "switching.max_switches_per_min = 40\n";
-/// Growth of memory over the second half of a run that is still called flat.
-const FLAT: f64 = 0.05;
+/// Handshakes per second that a core is to serve.
+const HANDSHAKES_PER_S: f64 = 8_000.0;
+/// So many live sessions are to be held in less than [`HELD_MB`] above the packet memory.
+const HELD: u32 = 100_000;
+/// In 10^6 bytes, resident.
+const HELD_MB: f64 = 400.0;
 
 /// Something that is to happen to a client.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +38,16 @@ pub(super) fn handshake(engine: &mut Engine, measure: &Measure, findings: &mut F
     let rate = count as f64 / took.as_micros().max(1) as f64 * 1e6;
     findings.duration = took;
     findings.figure("handshakes_per_s", rate);
-    findings.goals.push(Goal::at_least("handshakes per second", rate, 8_000.0, "1/s"));
+    if measure.arrivals as f64 >= HANDSHAKES_PER_S {
+        findings.goals.push(Goal::at_least("handshakes per second", rate, HANDSHAKES_PER_S, "1/s"));
+    }
+    let packet_memory = engine.plant.metrics()?.sum("jumpgate_umem_frames", &[]) * FrameSize::Small.bytes() as f64;
+    let above = (engine.reading()?.resident as f64 - packet_memory) / 1e6;
+    findings.figure("resident_above_packet_memory_mb", above);
+    if engine.crowd.len() >= HELD {
+        findings.goals.push(Goal::at_most("memory above the packet memory, 100 000 sessions", above, HELD_MB, "MB"));
+        findings.goals.push(Goal::at_least("sessions held", engine.crowd.live() as f64, HELD.into(), "sessions"));
+    }
     findings.notes.push(format!(
         "offered: {} arrivals per second; each costs the generator five X25519 operations as well",
         measure.arrivals
@@ -57,7 +73,7 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
     let mut pulse = Pulse::new(measure, &engine.crowd, start);
     let cost = engine.reading()?;
     let (mut left, mut slept) = (0_u64, 0_u64);
-    let took = engine.run(Span::from_millis(measure.seconds * 1_000), |crowd, now| {
+    let mut step = |crowd: &mut Crowd, now: Time| -> Result<bool> {
         while let Some(Reverse((at, number, what))) = agenda.peek().copied()
             && at <= now
         {
@@ -103,10 +119,18 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
         }
         pulse.beat(crowd, now)?;
         Ok(false)
-    })?;
+    };
+    let half = Span::from_millis(measure.seconds * 500);
+    let beginning = Moment::of(&engine.plant)?;
+    engine.run(half, &mut step)?;
+    let middle = Moment::of(&engine.plant)?;
+    engine.run(half, &mut step)?;
+    let took = clock::now().since(start);
+    let end = Moment::of(&engine.plant)?;
     let reading = engine.reading()?;
     let share = reading.share_since(&cost, std::time::Duration::from_micros(took.as_micros()));
     findings.duration = took;
+    soak::judge([beginning, middle, end], total, findings);
     findings.figure("left_on_purpose", left as f64);
     findings.figure("sleeps", slept as f64);
     findings.figure("cpu_share_per_1000_sessions", share / f64::from(total) * 1_000.0);

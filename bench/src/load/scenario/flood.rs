@@ -1,4 +1,4 @@
-//! Floods beside clients that work: what is left of their goodput.
+//! Floods beside clients that work: what is left of their goodput, and how late it comes.
 
 use jumpgate_protocol::wire::MessageType;
 
@@ -46,6 +46,7 @@ fn compare(engine: &mut Engine, measure: &Measure, mut flood: Flood, findings: &
     let start = clock::now();
     engine.say("without the flood");
     let calm = phase(engine, measure, half, None)?;
+    let usual = std::mem::replace(&mut engine.crowd.book.round_trip, Times::new()?);
     engine.say("with the flood");
     let before = engine.reading()?;
     let sent = flood.sent;
@@ -61,6 +62,8 @@ fn compare(engine: &mut Engine, measure: &Measure, mut flood: Flood, findings: &
     let share = flooded as f64 / calm.max(1) as f64;
     findings.goals.push(Goal::at_least("goodput left under the flood", share, GOODPUT, "share"));
     findings.goals.push(Goal::at_least("sessions kept", engine.crowd.live() as f64, total.into(), "sessions"));
+    findings.goals.push(others_delayed(&usual, &engine.crowd.book.round_trip));
+    findings.times.insert("round_trip_without_the_flood", usual);
     Ok(())
 }
 

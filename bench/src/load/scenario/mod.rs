@@ -31,6 +31,8 @@ const STORM_PATIENCE: Span = Span::from_millis(30_000);
 const STORM_SLICE: u32 = 16;
 /// Time for the last packets to come back.
 const TAIL: Span = Span::from_millis(500);
+/// What happens to some may delay the data of others by, at the 99th percentile.
+const OTHERS_DELAY_MS: f64 = 10.0;
 /// Length of an echo packet, in bytes: a small request.
 const ECHO_BYTES: usize = 128;
 
@@ -304,6 +306,13 @@ impl Pulse {
         }
         Ok(())
     }
+}
+
+/// Judges the round trips of others while something happens, by those before it.
+fn others_delayed(before: &Times, meanwhile: &Times) -> Goal {
+    let usual = before.distribution().p50_ms.unwrap_or(f64::NAN);
+    let delay = meanwhile.distribution().p99_ms.unwrap_or(f64::NAN) - usual;
+    Goal::at_most("data of others delayed, p99", delay, OTHERS_DELAY_MS, "ms")
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ fn one_source(lab: &Lab) -> Result<()> {
             Err(_) => silent += 1,
         }
     }
-    let by_scope = |page: &crate::programs::Metrics, scope: &str| {
+    let by_scope = |page: &jumpgate_metrics::Readings, scope: &str| {
         page.sum("jumpgate_rate_limit_hits_total", &[&format!("scope=\"{scope}\"")])
     };
     let page = arena.tunnel.gateway.metrics()?;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use jumpgate_metrics::Readings;
 use jumpgate_protocol::entropy::SeededEntropy;
 use jumpgate_protocol::handshake::StaticSecret;
 use jumpgate_protocol::ident::Locator;
@@ -15,7 +16,7 @@ use jumpgate_protocol::wire::{Cause, MessageType};
 use super::arena::{Arena, forged_source};
 use super::{Test, wait_for};
 use crate::attacker::{Answer, frame, hello};
-use crate::programs::{METRICS, Metrics};
+use crate::programs::METRICS;
 use crate::topology::{LTE, Lab};
 
 pub(super) const TESTS: &[Test] = &[Test {
@@ -104,7 +105,7 @@ fn table(heading: &str) -> Vec<(&'static str, &'static str)> {
 }
 
 /// Scrapes the gateway by HTTP, as a monitoring system on its host would.
-fn scrape(lab: &Lab) -> Result<(String, Metrics)> {
+fn scrape(lab: &Lab) -> Result<(String, Readings)> {
     let answer = lab.gateway.enter(|| -> Result<String> {
         let mut stream = TcpStream::connect(METRICS)?;
         stream.set_read_timeout(Some(SOON))?;
@@ -116,11 +117,11 @@ fn scrape(lab: &Lab) -> Result<(String, Metrics)> {
     })??;
     let (head, page) = answer.split_once("\r\n\r\n").context("no header")?;
     ensure!(head.starts_with("HTTP/1.1 200 OK\r\n"), "the scrape got {head}");
-    Ok((page.to_owned(), Metrics::parse(page)?))
+    Ok((page.to_owned(), Readings::parse(page)?))
 }
 
 /// All of a family: the sum of its series, or how often a histogram was fed.
-fn total(page: &Metrics, (name, kind): (&str, &str)) -> f64 {
+fn total(page: &Readings, (name, kind): (&str, &str)) -> f64 {
     match kind {
         "histogram" => page.sum(&format!("{name}_count"), &[]),
         _ => page.sum(name, &[]),
@@ -152,7 +153,7 @@ fn under_load(lab: &Lab) -> Result<()> {
     arena.tunnel.jump(&LTE, || arena.tunnel.client.move_to(LTE.interface))?;
     arena.tunnel.gateway.reload()?;
     ensure!(watch.flows(), "the victim's traffic does not flow");
-    let late = |page: &Metrics| {
+    let late = |page: &Readings| {
         let grown = |family: &&(&str, &str)| total(page, **family) > total(&before, **family);
         let not_grown = |family: &&(&str, &str)| GROWN.contains(&family.0) && !grown(family);
         families.iter().filter(not_grown).map(|(name, _)| *name).collect::<Vec<_>>()
@@ -246,7 +247,7 @@ fn cookies(arena: &Arena<'_>) -> Result<()> {
 }
 
 /// Series by their labels: what was done shows in this one.
-fn details(arena: &Arena<'_>, before: &Metrics, page: &Metrics) -> Result<()> {
+fn details(arena: &Arena<'_>, before: &Readings, page: &Readings) -> Result<()> {
     let grown: [(&str, &[&str], f64); 14] = [
         ("jumpgate_stateless_resets_total", &["direction=\"sent\""], 1.0),
         ("jumpgate_epoch_mismatches_total", &["kind=\"stale\""], 1.0),

@@ -11,9 +11,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use jumpgate_metrics::Readings;
 use serde::Deserialize;
 
-use super::{KeyPair, Metrics, Programs, tail};
+use super::{KeyPair, Programs, tail};
 use crate::namespace::Namespace;
 use crate::run::{Process, Run, lock};
 use crate::topology::{Lab, Uplink};
@@ -261,8 +262,8 @@ impl Client {
     }
 
     /// Its metrics.
-    pub fn metrics(&self) -> Result<Metrics> {
-        Metrics::parse(&self.metrics_text()?)
+    pub fn metrics(&self) -> Result<Readings> {
+        Ok(Readings::parse(&self.metrics_text()?)?)
     }
 
     /// The same as they are printed.

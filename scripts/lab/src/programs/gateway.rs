@@ -9,9 +9,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use jumpgate_metrics::Readings;
 use serde::Deserialize;
 
-use super::{KeyPair, Metrics, Programs, tail};
+use super::{KeyPair, Programs, tail};
 use crate::run::{Process, Run};
 use crate::topology::{GATEWAY_OUTSIDE, Lab};
 
@@ -233,9 +234,10 @@ impl Gateway {
     }
 
     /// Its metrics.
-    pub fn metrics(&self) -> Result<Metrics> {
+    pub fn metrics(&self) -> Result<Readings> {
         let mut command = std::process::Command::new(&self.program);
-        Metrics::parse(&self.run.check(command.args(["metrics", "--socket"]).arg(&self.socket), "")?)
+        let page = self.run.check(command.args(["metrics", "--socket"]).arg(&self.socket), "")?;
+        Ok(Readings::parse(&page)?)
     }
 
     /// Has it read policy and clients again.

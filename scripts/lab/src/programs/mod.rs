@@ -3,7 +3,6 @@
 
 mod client;
 mod gateway;
-mod metrics;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,6 @@ use jumpgate_protocol::handshake::StaticSecret;
 
 pub use client::{Client, ClientOptions, Event, Events, Heard, PathReport, Status, Switch};
 pub use gateway::{Gateway, GatewayOptions, METRICS, Peer, Session};
-pub use metrics::Metrics;
 
 use crate::run::Run;
 

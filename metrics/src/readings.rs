@@ -1,0 +1,94 @@
+//! A page of metrics, as a monitoring system reads it: for what asks a program of ours how it is.
+
+/// The samples of one page.
+#[derive(Clone, Debug)]
+pub struct Readings(Vec<Sample>);
+
+#[derive(Clone, Debug)]
+struct Sample {
+    name: String,
+    labels: String,
+    value: f64,
+}
+
+/// Why a page cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} of the page is no sample: {text:?}")]
+pub struct UnreadablePage {
+    /// The first bad line, from 1.
+    pub line: usize,
+    /// What it says.
+    pub text: String,
+}
+
+impl Readings {
+    /// Reads a page in the Prometheus text format.
+    ///
+    /// # Errors
+    /// A line is neither a comment nor a sample.
+    pub fn parse(page: &str) -> Result<Self, UnreadablePage> {
+        let lines = page.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty());
+        let samples = lines.map(|(index, line)| {
+            let sample = Self::sample(line);
+            sample.ok_or_else(|| UnreadablePage { line: index + 1, text: line.to_owned() })
+        });
+        samples.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn sample(line: &str) -> Option<Sample> {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let (labels, value) = (labels.strip_suffix('}')?, value.parse().ok()?);
+        Some(Sample { name: name.to_owned(), labels: labels.to_owned(), value })
+    }
+
+    /// The sum of all series of that name whose labels hold each of these, as `reason="MALFORMED"`.
+    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let of = |sample: &&Sample| sample.name == name && labels.iter().all(|label| sample.labels.contains(label));
+        self.0.iter().filter(of).map(|sample| sample.value).sum()
+    }
+
+    /// The sums of that name by the values of one label.
+    pub fn by(&self, name: &str, label: &str) -> Vec<(&str, f64)> {
+        let quoted = format!("{label}=\"");
+        let mut sums: Vec<(&str, f64)> = Vec::new();
+        for sample in self.0.iter().filter(|sample| sample.name == name) {
+            let value = sample.labels.split(',').find_map(|pair| pair.strip_prefix(&quoted)?.strip_suffix('"'));
+            let Some(value) = value else { continue };
+            match sums.iter_mut().find(|(is, _)| *is == value) {
+                Some((_, sum)) => *sum += sample.value,
+                None => sums.push((value, sample.value)),
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = "# HELP drops_total dropped\n# TYPE drops_total counter\n\
+        drops_total{reason=\"A\",worker=\"0\"} 3\ndrops_total{reason=\"A\",worker=\"1\"} 4\n\
+        drops_total{reason=\"B\",worker=\"0\"} 8\ndrops_total_sum 0.5\n\n";
+
+    #[test]
+    fn a_page_is_read_by_whole_names_and_by_labels() {
+        let page = Readings::parse(PAGE).unwrap();
+        assert_eq!(page.sum("drops_total", &[]), 15.0);
+        assert_eq!(page.sum("drops_total", &["reason=\"A\""]), 7.0);
+        assert_eq!(page.sum("drops_total", &["reason=\"A\"", "worker=\"1\""]), 4.0);
+        assert_eq!(page.sum("drops_total_sum", &[]), 0.5);
+        assert_eq!(page.sum("drops", &[]), 0.0);
+        assert_eq!(page.by("drops_total", "reason"), [("A", 7.0), ("B", 8.0)]);
+        assert_eq!(page.by("drops_total_sum", "reason"), []);
+    }
+
+    #[test]
+    fn a_line_that_is_no_sample_is_refused_with_its_number() {
+        for bad in ["a", "a b", "a{b=\"c\" 1"] {
+            let error = Readings::parse(&format!("# x\n{bad}\n")).unwrap_err();
+            assert_eq!((error.line, error.text.as_str()), (2, bad));
+        }
+    }
+}
