@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use jumpgate_protocol::audit::{Class, Record, Standing};
 use jumpgate_protocol::time::Time;
-use rtrb::RingBuffer;
+use rtrb::{Consumer, Producer, RingBuffer};
 
 pub use feed::Feed;
 pub use publisher::{Counters, Publisher};
@@ -100,12 +100,26 @@ impl Item {
     }
 }
 
-/// The rings of one producing thread; `worker` is its number, none for the control thread.
+/// The rings of one producing thread; `worker` is its number, none for the control thread. Those of a worker take all
+/// their memory now: the kernel gives none page by page while packets wait, and the process does not grow for minutes
+/// until every place was used once.
 pub fn rings(worker: Option<u16>, sizes: RingSizes) -> (Publisher, Feed) {
-    let [audit, security, telemetry] = Class::ALL.map(|class| RingBuffer::new(sizes.of(class)));
+    let [audit, security, telemetry] = Class::ALL.map(|class| {
+        let mut ring = RingBuffer::new(sizes.of(class));
+        if worker.is_some() {
+            use_every_place(&mut ring);
+        }
+        ring
+    });
     let counters = Arc::new(Counters::default());
     let leftover = Arc::new(Mutex::new(Vec::new()));
     let publisher = Publisher::new([audit.0, security.0, telemetry.0], Arc::clone(&counters), Arc::clone(&leftover));
     let feed = Feed::new(worker, [audit.1, security.1, telemetry.1], counters, leftover);
     (publisher, feed)
+}
+
+fn use_every_place((producer, consumer): &mut (Producer<Entry>, Consumer<Entry>)) {
+    let nothing = Item::RingGap { at: Time::ZERO, since: Time::ZERO, lost: (0, 0), count: 0 };
+    while producer.push(Entry { ordinal: 0, item: nothing }).is_ok() {}
+    while consumer.pop().is_ok() {}
 }

@@ -66,7 +66,8 @@ struct Hello {
 /// Everything that events tell, added up since the start.
 #[derive(Debug, Default)]
 pub struct Tally {
-    standings: HashMap<Locator, Standing>,
+    /// In boxes, since free places of a table take memory as well.
+    standings: HashMap<Locator, Box<Standing>>,
     hellos: HashMap<Locator, Hello>,
     pub(super) created: u64,
     pub(super) ended: BTreeMap<Reason, u64>,
@@ -122,7 +123,7 @@ impl Tally {
                 let (state, since, version) = (*state, *since, *version);
                 let standing =
                     Standing { worker, state, since, version, bound_at, trouble: None, hello_at: None, conduct };
-                self.standings.insert(event.locator, standing);
+                self.standings.insert(event.locator, Box::new(standing));
             }
             EventKind::Transition(transition) => self.transition(event.locator, transition),
             EventKind::Validated { .. } => self.validated += 1,
@@ -180,7 +181,7 @@ impl Tally {
             hello_at,
             conduct: Conduct::new(hello.map(|hello| hello.policy), true),
         };
-        if self.standings.insert(locator, standing).is_some() {
+        if self.standings.insert(locator, Box::new(standing)).is_some() {
             self.violated(Violation::SilentReset);
         }
     }
