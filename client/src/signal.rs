@@ -2,6 +2,7 @@
 //!
 //! They are received in a thread of their own, so that the second one works whatever the loop is doing.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,7 +18,7 @@ const INTERRUPTED: i32 = 130;
 /// Everything else that the kernel holds goes with the process.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// SIGINT, SIGTERM and SIGHUP.
+/// SIGINT, SIGTERM and, unless it is ignored as nohup has it, SIGHUP.
 #[derive(Debug)]
 pub struct Signals {
     names: mpsc::UnboundedReceiver<&'static str>,
@@ -28,7 +29,9 @@ pub struct Signals {
 impl Signals {
     /// Takes the signals over.
     pub fn install() -> std::io::Result<Self> {
-        let mut incoming = Incoming::new([SIGINT, SIGTERM, SIGHUP])?;
+        let status = fs::read_to_string("/proc/self/status")?;
+        let hangup = (!ignores(&status, SIGHUP)).then_some(SIGHUP);
+        let mut incoming = Incoming::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
         let (handle, clean) = (incoming.handle(), Arc::new(AtomicBool::new(false)));
         let (sender, names) = mpsc::unbounded_channel();
         let is_clean = clean.clone();
@@ -66,5 +69,26 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         self.handle.close();
+    }
+}
+
+/// Whether a process with that status (proc(5)) ignores a signal.
+fn ignores(status: &str, signal: i32) -> bool {
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0);
+    set >> (signal - 1) & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_signal_is_told_from_others() {
+        let status = "Name:\tjump\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000004002\n";
+        assert!(ignores(status, SIGHUP));
+        assert!(!ignores(status, SIGINT));
+        assert!(!ignores(status, SIGTERM));
+        assert!(!ignores("Name:\tjump\n", SIGHUP));
     }
 }

@@ -28,8 +28,12 @@ fn gateway(network: &Network) -> Gateway {
 }
 
 fn client(network: &Network, endpoint: &str, routes: &str) -> Jump {
+    client_under(network, &[], endpoint, routes)
+}
+
+fn client_under(network: &Network, wrapper: &[&str], endpoint: &str, routes: &str) -> Jump {
     let public = StaticSecret::new(GATEWAY_KEY).public();
-    Jump::start(&network.client, &base64(&CLIENT_KEY), &base64(&public.0), &format!("\"{endpoint}\""), routes)
+    Jump::start(&network.client, wrapper, &base64(&CLIENT_KEY), &base64(&public.0), &format!("\"{endpoint}\""), routes)
 }
 
 fn is_attached(status: &Status) -> bool {
@@ -233,10 +237,11 @@ fn every_way_to_end_leaves_nothing_behind() {
     let network = Network::build();
     let _gateway = gateway(&network);
     type End = fn(&Jump);
-    let ends: [(&str, End, &[i32]); 4] = [
+    let ends: [(&str, End, &[i32]); 5] = [
         ("jump down", |jump| assert!(jump.ask(&["down"]).status.success()), &[0]),
         ("SIGINT", |jump| jump.signal(Signal::SIGINT), &[0]),
         ("SIGTERM", |jump| jump.signal(Signal::SIGTERM), &[0]),
+        ("SIGHUP", |jump| jump.signal(Signal::SIGHUP), &[0]),
         (
             "an impatient user",
             |jump| {
@@ -256,6 +261,23 @@ fn every_way_to_end_leaves_nothing_behind() {
         assert!(code.is_some_and(|code| codes.contains(&code)), "{name}: {code:?}\n{}", jump.log());
         assert_eq!(leftovers(&network), "", "{name}");
     }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_from_the_start_as_nohup_has_it_ends_nothing() {
+    if !support::is_possible() {
+        return;
+    }
+    let network = Network::build();
+    let _gateway = gateway(&network);
+    let mut jump = client_under(&network, &["env", "--ignore-signal=HUP"], ENDPOINTS[0], EVERYTHING);
+    jump.wait_for("a session", is_attached);
+    jump.signal(Signal::SIGHUP);
+    std::thread::sleep(Duration::from_millis(300));
+    jump.wait_for("the session, still there", is_attached);
+    jump.signal(Signal::SIGTERM);
+    assert_eq!(jump.exit_code(), Some(0), "{}", jump.log());
+    assert!(!jump.log().contains("SIGHUP"), "{}", jump.log());
 }
 
 #[test]

@@ -62,6 +62,14 @@ impl Readings {
         }
         sums
     }
+
+    /// The buckets of a histogram, all its series together: upper bounds, rising, and how many were not above.
+    pub fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
+        let sums = self.by(&format!("{name}_bucket"), "le");
+        let mut buckets: Vec<_> = sums.into_iter().filter_map(|(le, count)| Some((le.parse().ok()?, count))).collect();
+        buckets.sort_by(|(one, _): &(f64, f64), (two, _)| one.total_cmp(two));
+        buckets
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +90,15 @@ mod tests {
         assert_eq!(page.sum("drops", &[]), 0.0);
         assert_eq!(page.by("drops_total", "reason"), [("A", 7.0), ("B", 8.0)]);
         assert_eq!(page.by("drops_total_sum", "reason"), []);
+    }
+
+    #[test]
+    fn a_histogram_is_read_in_the_order_of_its_bounds() {
+        let page = "t_bucket{w=\"0\",le=\"2\"} 5\nt_bucket{w=\"0\",le=\"0.5\"} 1\nt_bucket{w=\"0\",le=\"+Inf\"} 6\n\
+            t_bucket{w=\"1\",le=\"0.5\"} 2\nt_bucket{w=\"1\",le=\"2\"} 2\nt_bucket{w=\"1\",le=\"+Inf\"} 2\nt_count 8\n";
+        let page = Readings::parse(page).unwrap();
+        assert_eq!(page.buckets("t"), [(0.5, 3.0), (2.0, 7.0), (f64::INFINITY, 8.0)]);
+        assert_eq!(page.buckets("u"), []);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A peer that holds the keys of a session and writes its messages by hand: what an honest client never says, under
 //! valid keys.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use jumpgate_protocol::crypto::DefaultAead;
 use jumpgate_protocol::entropy::SeededEntropy;
@@ -25,9 +25,10 @@ pub struct Holder {
     pub counter: u64,
     /// The last DATA counter that was used.
     pub data_counter: u64,
+    /// Its inner address.
+    pub inner: Ipv4Addr,
     keys: EpochKeys<DefaultAead>,
     born: Time,
-    inner: [u8; 4],
 }
 
 /// What the gateway answered to a request.
@@ -65,9 +66,8 @@ impl Holder {
         let (locator, identity) = (established.reply.locator, established.reply.identity);
         let inner = established.reply.inner_v4.expect("the pool has addresses").0;
         world.told.insert(locator, (client, inner));
-        let inner = inner.octets();
         let keys = EpochKeys::derive(&established.root, 0, &identity, Side::Client);
-        let mut holder = Self { locator, counter: 0, data_counter: 0, keys, born, inner };
+        let mut holder = Self { locator, counter: 0, data_counter: 0, inner, keys, born };
         let confirm = HelloConfirm { binding_epoch: 1, handshake_hash: established.hash, transport_id: TransportId(1) };
         let packet = holder.control(&confirm);
         world.inject_genuine(from, &packet);
@@ -102,13 +102,18 @@ impl Holder {
 
     /// A DATA packet with that tag, under the next counter.
     pub fn data(&mut self, tag: u8, payload: &[u8]) -> Vec<u8> {
+        self.data_between(self.inner, Ipv4Addr::new(10, 0, 0, 1), tag, payload)
+    }
+
+    /// The same, from any inner address to any.
+    pub fn data_between(&mut self, from: Ipv4Addr, to: Ipv4Addr, tag: u8, payload: &[u8]) -> Vec<u8> {
         self.data_counter += 1;
         let mut packet = vec![0; 20 + payload.len() + DATA_OVERHEAD];
         let inner = &mut packet[HEADER_LEN..];
         inner[0] = 0x45;
         inner[3] = 20 + payload.len() as u8;
-        inner[12..16].copy_from_slice(&self.inner);
-        inner[16..20].copy_from_slice(&[10, 0, 0, 1]);
+        inner[12..16].copy_from_slice(&from.octets());
+        inner[16..20].copy_from_slice(&to.octets());
         inner[20..][..payload.len()].copy_from_slice(payload);
         let header = Header { kind: MessageType::Data, ..self.header(self.data_counter, tag) };
         wire::seal_data(&self.keys.data_seal, &header, &mut packet);

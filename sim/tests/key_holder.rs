@@ -1,6 +1,6 @@
 //! What a holder of valid keys may say and what it gets for it: epochs, nonces, limits, drains (§6.3, §7).
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use jumpgate_protocol::gateway::SessionView;
 use jumpgate_protocol::machine::{State, TransitionId};
@@ -252,6 +252,33 @@ fn a18_data_with_the_previous_epoch_is_taken_from_the_retiring_tuple_while_it_dr
     assert_eq!(world.refused(Reason::WrongTransport), 1);
     let packet = holder.data(2, b"here");
     assert_eq!(send(&mut world, packet, 2), 1);
+    assert_clean(&mut world);
+}
+
+#[test]
+fn a34_valid_keys_carry_no_packet_from_or_to_the_inner_address_of_another() {
+    let (mut world, mut holder) = world(1);
+    let (mine, server) = (holder.inner, Ipv4Addr::new(10, 0, 0, 1));
+    let neighbour = world.inner_address(0).expect("a client that is connected");
+    let before = world.received.len();
+    let cases = [
+        (neighbour, server, Reason::InnerSourceInvalid),
+        (server, neighbour, Reason::InnerSourceInvalid),
+        (Ipv4Addr::new(203, 0, 113, 9), server, Reason::InnerSourceInvalid),
+        (mine, neighbour, Reason::PeerToPeerDenied),
+    ];
+    for (from, to, reason) in cases {
+        let refused = world.refused(reason);
+        let packet = holder.data_between(from, to, 1, b"under a false name");
+        world.inject_genuine(place(1), &packet);
+        world.run_for(MS(1));
+        assert_eq!(world.refused(reason), refused + 1, "{from} to {to}");
+    }
+    assert_eq!(world.received.len(), before);
+    let packet = holder.data(1, b"under my own");
+    world.inject_genuine(place(1), &packet);
+    world.run_for(MS(1));
+    assert_eq!(world.received.last(), Some(&(mine, b"under my own".to_vec())), "INV-27");
     assert_clean(&mut world);
 }
 

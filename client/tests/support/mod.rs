@@ -139,9 +139,10 @@ pub(crate) struct Jump {
 const PROGRAM: &str = env!("CARGO_BIN_EXE_jump");
 
 impl Jump {
-    /// Starts it with this text below `[client]`'s files and `[gateway]`'s key.
+    /// Starts it with this text below `[client]`'s files and `[gateway]`'s key; `wrapper` is what starts it, if anything.
     pub(crate) fn start(
         namespace: &Namespace,
+        wrapper: &[&str],
         private_key: &str,
         gateway_key: &str,
         endpoints: &str,
@@ -158,8 +159,10 @@ impl Jump {
         );
         fs::write(directory.path().join("jump.toml"), config).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
+        let [program, arguments @ ..] = &[wrapper, &[PROGRAM]].concat()[..] else { unreachable!("one word at least") };
         let child = namespace
-            .command(PROGRAM)
+            .command(program)
+            .args(arguments)
             .args(["up", "--config"])
             .arg(directory.path().join("jump.toml"))
             .env("JUMP_LOG", "debug")

@@ -206,6 +206,11 @@ impl World {
         &mut self.clients[index]
     }
 
+    /// The inner address that a client was told; none if it has no session.
+    pub fn inner_address(&self, client: usize) -> Option<Ipv4Addr> {
+        self.clients[client].inner
+    }
+
     /// What the checkers saw.
     pub const fn checker(&self) -> &Checker {
         &self.checker

@@ -130,7 +130,7 @@ pub(super) fn churn(engine: &mut Engine, measure: &Measure, findings: &mut Findi
     let reading = engine.reading()?;
     let share = reading.share_since(&cost, std::time::Duration::from_micros(took.as_micros()));
     findings.duration = took;
-    soak::judge([beginning, middle, end], total, findings);
+    soak::judge([&beginning, &middle, &end], total, findings);
     findings.figure("left_on_purpose", left as f64);
     findings.figure("sleeps", slept as f64);
     findings.figure("cpu_share_per_1000_sessions", share / f64::from(total) * 1_000.0);
