@@ -7,8 +7,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use jumpgate_audit::cli::Trace;
 use jumpgate_audit::sink::StatusView;
-use tracing_appender::non_blocking::NonBlockingBuilder;
-use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
 use crate::control::{self, DEFAULT_SOCKET, Request, Response};
@@ -21,8 +19,6 @@ const DEFAULT_CONFIG: &str = "/etc/jump/jump.toml";
 const MAX_PIPED_KEY: u64 = 256;
 /// Environment variable with the log filter, as in `JUMP_LOG=debug`.
 const LOG_VARIABLE: &str = "JUMP_LOG";
-/// Log lines that may wait for whoever reads standard error; those beyond are lost. Two megabytes or so.
-const LOG_LINES: usize = 16_384;
 
 /// Jumpgate client: one session over any network that happens to work.
 #[derive(Debug, Parser)]
@@ -137,7 +133,7 @@ impl Cli {
             Ok(code) => code,
             Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("jump: {error}");
+                jumpgate_logging::last_word(&format_args!("jump: {error}"));
                 ExitCode::FAILURE
             }
         }
@@ -183,15 +179,7 @@ fn read_trace(trace: Trace) -> ExitCode {
 }
 
 fn up(path: &Path) -> Result<(), Failure> {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    // By a thread of its own: whoever reads too slowly loses lines and holds nothing up (INV-23).
-    let (writer, _log) = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(io::stderr());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let _log = jumpgate_logging::start(LOG_VARIABLE);
     let config = Config::load(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { Driver::open(config).await?.run().await })?;

@@ -281,6 +281,26 @@ fn a_hangup_that_is_ignored_from_the_start_as_nohup_has_it_ends_nothing() {
 }
 
 #[test]
+fn inv23_a_log_that_nobody_reads_holds_nothing_up() {
+    // Standard error is a pipe that is full from the start, and whose one reader, the program itself, never reads.
+    const FULL_PIPE: &str = r#"mkfifo "$0" && exec 3<>"$0" 2>&3 && head -c 65536 /dev/zero >&3 && exec "$@""#;
+    if !support::is_possible() {
+        return;
+    }
+    let network = Network::build();
+    let _gateway = gateway(&network);
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    let wrapper = ["sh", "-c", FULL_PIPE, fifo.to_str().unwrap()];
+    let mut jump = client_under(&network, &wrapper, ENDPOINTS[0], EVERYTHING);
+    jump.wait_for("a session over two paths", is_ready);
+    assert!(jump.ask(&["move", "--to", "auto"]).status.success());
+    jump.wait_for("a jump", |status| is_attached(status) && status.switches_total == 1);
+    assert!(jump.ask(&["down"]).status.success());
+    assert_eq!(jump.exit_code(), Some(0));
+}
+
+#[test]
 fn a_killed_run_leaves_only_pins_and_the_next_run_takes_them_over() {
     if !support::is_possible() {
         return;

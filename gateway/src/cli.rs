@@ -9,7 +9,6 @@ use clap::{Args, Parser, Subcommand};
 use jumpgate_audit::cli::Trace;
 use jumpgate_audit::sink::StatusView;
 use jumpgate_protocol::handshake::StaticSecret;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::admin::{AdminClient, Answer, Question, SlotOrder};
 use crate::config::{Config, DEFAULT_ADMIN_SOCKET};
@@ -27,8 +26,8 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 const END_POLL: Duration = Duration::from_millis(5);
 /// Lines that a pipe may hand to `pubkey`: one key and its line end.
 const MAX_PIPED_KEY: u64 = 256;
-/// Log lines that may wait for whoever reads standard error; those beyond are lost. Two megabytes or so.
-const LOG_LINES: usize = 16_384;
+/// Environment variable with the log filter, as in `JUMPGATE_LOG=debug`.
+const LOG_VARIABLE: &str = "JUMPGATE_LOG";
 
 /// The Jumpgate gateway: keeps sessions alive across networks that break.
 #[derive(Debug, Parser)]
@@ -228,7 +227,7 @@ pub fn main() -> ExitCode {
     match cli.command.execute(hangup) {
         Ok(code) => code,
         Err(fault) => {
-            eprintln!("error: {fault}");
+            jumpgate_logging::last_word(&format_args!("error: {fault}"));
             fault.exit_code()
         }
     }
@@ -240,7 +239,7 @@ impl Command {
         let hangup = matches!(self, Self::Run { check: false, .. }).then_some(hangup);
         let done = match self {
             Self::Run { config, check } => {
-                let _log = start_logging();
+                let _log = jumpgate_logging::start(LOG_VARIABLE);
                 let read = || Config::read(&config.config).map_err(Fault::from);
                 if check { run::check(&read()?) } else { run::run(read, hangup) }
             }
@@ -501,22 +500,6 @@ fn unload(interfaces: &[String]) -> Result<(), Fault> {
         }
     }
     Ok(())
-}
-
-/// Logs to standard error, by a thread of its own: whoever reads too slowly loses lines and holds nothing up (INV-23). What
-/// is still to be written when the guard is dropped is written then, if that takes no second.
-#[must_use = "dropped, it ends the log"]
-fn start_logging() -> WorkerGuard {
-    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LOG_LINES).finish(io::stderr());
-    let filter = tracing_subscriber::EnvFilter::try_from_env("JUMPGATE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-    guard
 }
 
 /// Prints to standard output. A reader that went away, as in `jumpgate sessions | head`, is no error.

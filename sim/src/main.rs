@@ -25,6 +25,8 @@ const ONE_GATEWAY_SESSIONS: u32 = 1_000;
 const LARGE_RUN_CELLS: u16 = 2;
 /// Clients and virtual minutes of a run under a fresh seed.
 const FRESH: (u32, u32) = (12, 2);
+/// Workers of the gateways of such runs, in turn.
+const FRESH_WORKERS: [u16; 4] = [2, 3, 4, 1];
 
 /// Simulates gateways and their clients over bad networks and checks every invariant after every step.
 ///
@@ -48,6 +50,9 @@ struct Arguments {
     /// How much happens to each client [default: storm up to 200 clients, then steady]
     #[arg(long, value_enum)]
     pace: Option<PaceName>,
+    /// Workers of each gateway
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    workers: u16,
     /// Gateways side by side, which share the clients; one thread each [default: 1 up to 1000 clients, then 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
     cells: Option<u16>,
@@ -63,7 +68,7 @@ struct Arguments {
     /// Where the gateway's audit trace is kept: a new or empty directory [default: a temporary one, kept if the trace is bad]
     #[arg(long, value_name = "DIRECTORY")]
     audit: Option<PathBuf>,
-    /// Play fresh seeds for so long instead, each printed; all profiles in turn
+    /// Play fresh seeds for so long instead, each printed; all profiles, and 1 to 4 workers, in turn
     #[arg(long, value_name = "SECONDS", conflicts_with_all = ["seed", "cell", "until_ms", "trace"])]
     fresh_for: Option<u64>,
 }
@@ -121,6 +126,7 @@ fn fresh(arguments: &mut Arguments, time: Duration, stop: &Arc<AtomicBool>) -> i
         // The one number that is not given: the hasher of the standard library draws its keys from the system.
         arguments.seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), runs) >> 16;
         arguments.profile = profiles[runs % profiles.len()];
+        arguments.workers = FRESH_WORKERS[runs % FRESH_WORKERS.len()];
         if !play(arguments, stop)? {
             return Ok(false);
         }
@@ -236,7 +242,8 @@ impl Arguments {
             PaceName::Steady => Pace::Steady,
         };
         let (sessions, length) = (self.sessions as usize, Span::from_millis(u64::from(self.minutes) * 60_000));
-        let churn = Churn { seed: self.seed, sessions, length, profile, pace };
+        let workers = usize::from(self.workers);
+        let churn = Churn { seed: self.seed, sessions, workers, length, profile, pace };
         Cells { churn, count: usize::from(self.cells()) }
     }
 
@@ -265,7 +272,7 @@ impl fmt::Display for Arguments {
         let profile = name(self.profile.to_possible_value()).unwrap_or_default();
         let pace = name(self.pace().to_possible_value()).unwrap_or_default();
         write!(f, "cargo xtask sim --seed {} --sessions {} --minutes {}", self.seed, self.sessions, self.minutes)?;
-        write!(f, " --profile {profile} --pace {pace} --cells {}", self.cells())?;
+        write!(f, " --profile {profile} --pace {pace} --workers {} --cells {}", self.workers, self.cells())?;
         if let Some(cell) = self.cell {
             write!(f, " --cell {cell}")?;
         }
@@ -285,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_printed_command_is_the_run() {
-        let given = "cargo xtask sim --seed 7 --sessions 3000 --minutes 2 --profile fast --pace steady --cells 2 \
+        let given = "cargo xtask sim --seed 7 --sessions 3000 --minutes 2 --profile fast --pace steady --workers 3 --cells 2 \
                      --cell 1 --until-ms 1234";
         let arguments = Arguments::parse_from(given.split_whitespace().skip(2));
         assert_eq!(arguments.to_string(), given);
@@ -294,8 +301,8 @@ mod tests {
     #[test]
     fn what_is_not_given_is_printed_all_the_same() {
         let few = Arguments::parse_from(["sim"]).to_string();
-        assert!(few.ends_with("--profile mobile --pace storm --cells 1"), "{few}");
+        assert!(few.ends_with("--profile mobile --pace storm --workers 2 --cells 1"), "{few}");
         let many = Arguments::parse_from(["sim", "--sessions", "10000"]).to_string();
-        assert!(many.ends_with("--pace steady --cells 2"), "{many}");
+        assert!(many.ends_with("--pace steady --workers 2 --cells 2"), "{many}");
     }
 }

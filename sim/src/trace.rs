@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_trace_from_which_one_transition_is_missing_is_no_good_trace() {
         let length = Span::from_millis(20_000);
-        let churn = Churn { seed: 6, sessions: 3, length, profile: Profile::Mobile, pace: Pace::Storm };
+        let churn = Churn { seed: 6, sessions: 3, workers: 2, length, profile: Profile::Mobile, pace: Pace::Storm };
         let (_, mut records) = churn.recorded(Policy::profile(Profile::Mobile));
         records.retain(|(writer, _)| !matches!(writer, Writer::Client(_)));
         let whole = judged(&records);

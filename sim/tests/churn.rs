@@ -17,7 +17,7 @@ const FOUND_SOMETHING: [(u64, usize, u64); 2] = [
 
 fn churn(seed: u64, sessions: usize, seconds: u64) -> Churn {
     let profile = [Profile::Mobile, Profile::Default, Profile::Fast][(seed % 3) as usize];
-    Churn { seed, sessions, length: Span::from_millis(seconds * 1_000), profile, pace: Pace::Storm }
+    Churn { seed, sessions, workers: 2, length: Span::from_millis(seconds * 1_000), profile, pace: Pace::Storm }
 }
 
 fn run(seed: u64, sessions: usize, seconds: u64) -> Outcome {

@@ -470,7 +470,8 @@ fn the_invariants_hold_over_many_rekeys_on_bad_networks() {
         policy.security.rekey_min_interval = MS(1_000);
         policy.security.rekey_on_switch = seed % 3 != 0;
         policy.security.key_max_age = MS(60_000);
-        let outcome = Churn { seed, sessions: 8, length: MS(60_000), profile, pace: Pace::Storm }.run_under(policy);
+        let outcome =
+            Churn { seed, sessions: 8, workers: 2, length: MS(60_000), profile, pace: Pace::Storm }.run_under(policy);
         assert_eq!(outcome.violations, [] as [String; 0], "seed {seed}");
         assert!(outcome.commits > 0 && outcome.received > 0, "seed {seed} tested nothing: {outcome:?}");
         rekeyed += outcome.rekeys;

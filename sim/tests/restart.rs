@@ -216,7 +216,7 @@ fn inv36_under_churn_three_planned_restarts_and_a_crash_change_nothing_that_may_
     // Odd seeds are restarted.
     for seed in [1, 3, 5] {
         let profile = [Profile::Mobile, Profile::Default, Profile::Fast][(seed % 3) as usize];
-        let churn = Churn { seed, sessions: 8, length: MS(60_000), profile, pace: Pace::Storm };
+        let churn = Churn { seed, sessions: 8, workers: 2, length: MS(60_000), profile, pace: Pace::Storm };
         let (outcome, records) = churn.recorded(Policy::profile(profile));
         assert_eq!(outcome.violations, [] as [String; 0], "seed {seed}");
         let restarts = records.iter().filter(|(_, record)| record.event.event_type() == EventType::GatewayRestart);

@@ -252,7 +252,8 @@ fn sl4_a_worker_is_drained_and_filled_again_under_traffic() {
 
 #[test]
 fn sl4_a_storm_moves_slots_among_all_else_and_breaks_no_rule() {
-    let churn = Churn { seed: 7, sessions: 20, length: MS(120_000), profile: Profile::Mobile, pace: Pace::Storm };
+    let churn =
+        Churn { seed: 7, sessions: 20, workers: 4, length: MS(120_000), profile: Profile::Mobile, pace: Pace::Storm };
     let (outcome, records) = churn.recorded(Policy::profile(Profile::Mobile));
     let moves = records.iter().filter(|(_, record)| matches!(record.event, Event::SessionOwnerTransferred { .. }));
     assert!(moves.count() > 5);

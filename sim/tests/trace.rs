@@ -50,7 +50,7 @@ fn inv25_traces_of_random_runs_are_valid_at_both_ends() {
     for seed in SEEDS {
         let profile = [Profile::Mobile, Profile::Default, Profile::Fast][(seed % 3) as usize];
         let length = Span::from_millis(60_000);
-        let churn = Churn { seed, sessions: CLIENTS, length, profile, pace: Pace::Storm };
+        let churn = Churn { seed, sessions: CLIENTS, workers: 2, length, profile, pace: Pace::Storm };
         let (outcome, records) = churn.recorded(Policy::profile(profile));
         assert_eq!(outcome.violations, [] as [String; 0], "seed {seed}");
         let gateway = records.iter().filter_map(|(writer, record)| match writer {
@@ -71,7 +71,8 @@ fn inv25_traces_of_random_runs_are_valid_at_both_ends() {
 fn i07_the_same_seed_gives_byte_equal_audit_files() {
     let files = || {
         let length = Span::from_millis(30_000);
-        let churn = Churn { seed: 12, sessions: CLIENTS, length, profile: Profile::Mobile, pace: Pace::Storm };
+        let churn =
+            Churn { seed: 12, sessions: CLIENTS, workers: 2, length, profile: Profile::Mobile, pace: Pace::Storm };
         let (_, records) = churn.recorded(Policy::profile(Profile::Mobile));
         let of = |gateway: bool| {
             let some = records.iter().filter(|(writer, _)| matches!(writer, Writer::Client(_)) != gateway);

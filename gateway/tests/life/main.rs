@@ -97,12 +97,13 @@ fn a_command_that_is_no_gateway_ends_by_sighup_unless_it_was_started_by_nohup() 
     }
 }
 
+/// A line of log or more for each: several times what a pipe holds.
+const RELOADS: usize = 2_000;
+
 #[test]
 fn o04_inv23_a_log_that_nobody_reads_holds_nothing_up() {
     on_a_host(|host| {
         let gateway = host.start();
-        // A line or more for each: several times what a pipe holds.
-        const RELOADS: usize = 2_000;
         for _ in 0..RELOADS {
             assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));
         }
@@ -111,6 +112,20 @@ fn o04_inv23_a_log_that_nobody_reads_holds_nothing_up() {
         let (status, errors) = gateway.end();
         assert_eq!(status.code(), Some(0));
         assert!(errors.lines().count() < RELOADS, "all of it fitted into the pipe");
+    });
+}
+
+#[test]
+fn o04_a_gateway_that_fails_ends_although_nobody_reads_why() {
+    on_a_host(|host| {
+        let gateway = host.start();
+        for _ in 0..RELOADS {
+            assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));
+        }
+        ip("link del out0");
+        let (status, errors) = gateway.end();
+        assert_eq!(status.code(), Some(2));
+        assert!(!errors.contains("\nerror:"), "the pipe was not full");
     });
 }
 

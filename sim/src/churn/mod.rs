@@ -25,8 +25,6 @@ const STEP: Span = Span::from_millis(100);
 const AUDIT_EVERY: u64 = 50;
 /// Paths of each client.
 const PATHS: u16 = 2;
-/// Workers of the gateway.
-const WORKERS: usize = 2;
 /// Fastest and slowest clock of a client, in parts per million.
 const SKEW_PPM: u64 = 200;
 /// After the storm: by then every session has come to rest, or ended and begun anew. The slowest way there is a full
@@ -46,6 +44,8 @@ pub struct Churn {
     pub seed: u64,
     /// How many clients.
     pub sessions: usize,
+    /// Workers of the gateway.
+    pub workers: usize,
     /// How much virtual time of trouble; then comes the calm in which everything must come to rest.
     pub length: Span,
     /// The policy of every session.
@@ -119,7 +119,7 @@ impl Churn {
     }
 
     fn played(&self, policy: Policy, watch: &Watch, keep_records: bool) -> (Outcome, World) {
-        let config = WorldConfig { seed: self.seed, workers: WORKERS, policy };
+        let config = WorldConfig { seed: self.seed, workers: self.workers, policy };
         let mut world = World::new(&config, self.sessions, PATHS);
         world.history = false;
         if keep_records {

@@ -28,11 +28,11 @@ pub(super) fn storm(engine: &mut Engine, measure: &Measure, findings: &mut Findi
     })?;
     engine.run(TAIL, |_, _| Ok(false))?;
     let lull = std::mem::replace(&mut engine.crowd.book.bystanders, Times::new()?);
+    let validated = validations(engine)?;
     engine.say("the storm");
     let mut next = bystanders;
     let mut pulse = Pulse::of(measure, bystanders, rate, clock::now());
     let (frames, echoes) = (engine.crowd.frames.0, engine.crowd.book.echo.sent);
-    let validated = validations(engine)?;
     let (began, mut all_gone) = (clock::now(), None);
     let took = engine.run(STORM_PATIENCE, |crowd: &mut Crowd, now: Time| {
         if next == total {
