@@ -1,44 +1,32 @@
 //! Memory of the rings. A test program of its own: what other tests take meanwhile would count.
 
+mod support;
+
 use std::fs;
 
-use jumpgate_audit::ring::{Publisher, RingSizes, rings};
-use jumpgate_protocol::audit::{Class, Event, LimitAction, LimitScope, PolicyRef, Record};
-use jumpgate_protocol::policy::Version;
-use jumpgate_protocol::time::Time;
+use jumpgate_audit::ring::{RingSizes, rings};
+use jumpgate_protocol::audit::Class;
+use support::Trace;
 
 /// What the process may take for other things meanwhile, in bytes.
 const OTHER: u64 = 1 << 20;
 
 #[test]
 fn ob04_a_workers_rings_take_all_their_memory_before_the_first_record() {
+    let mut trace = Trace::gateway();
+    trace.attach(1);
+    let record = *trace.records.iter().find(|record| record.class() == Class::Audit).expect("of a birth");
     let sizes = RingSizes::default();
     let before = resident();
     let (mut publisher, mut feed) = rings(Some(0), sizes);
     let made = resident();
-    // More than any ring holds.
-    for _ in 0..sizes.audit + 1 {
-        publish(&mut publisher);
-    }
+    (0..sizes.audit).for_each(|_| publisher.publish(&record));
     let full = resident();
     let entries = sizes.audit + sizes.security + sizes.telemetry;
     assert!(made - before > (entries * 128) as u64, "{} bytes", made - before);
     assert!(full - made < OTHER, "{} bytes", full - made);
-
-    let class = Class::ALL.into_iter().find(|class| feed.waiting(*class) > 0).expect("records wait");
-    let waiting = feed.waiting(class);
-    assert_eq!(std::iter::from_fn(|| feed.pop()).count(), waiting, "nothing but what was published is in them");
-}
-
-fn publish(publisher: &mut Publisher) {
-    let policy = PolicyRef { version: Version { major: 1, minor: 0 }, sequence: 1 };
-    let event = Event::RateLimitEvent {
-        action: LimitAction::Engaged,
-        scope: LimitScope::Global,
-        retry_after_ms: 0,
-        peer: None,
-    };
-    publisher.publish(&Record::new(Time::from_millis(1), None, policy, (None, None), event));
+    assert_eq!(feed.waiting(Class::Audit), sizes.audit);
+    assert_eq!(std::iter::from_fn(|| feed.pop()).count(), sizes.audit, "nothing but what was published is in them");
 }
 
 /// Resident memory of this process, in bytes.

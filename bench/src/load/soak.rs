@@ -22,7 +22,7 @@ const TIMES: [(&str, &str); 3] = [
 ];
 
 /// A gateway at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Moment {
     /// Buckets of each of [`TIMES`]: upper bound in seconds, and how many were not above.
     times: [Vec<(f64, f64)>; TIMES.len()],
@@ -117,14 +117,14 @@ mod tests {
 
     #[test]
     fn the_second_half_is_judged_by_the_first_and_not_by_what_was_before() {
-        let (start, middle) = (moment([0, 500, 0], 9), moment([90, 510, 0], 9));
+        let (start, middle) = (moment([0, 500, 0], 9), moment([900, 600, 0], 9));
         // A few that were preempted move no median.
-        let end = moment([170, 510, 20], 9);
+        let end = moment([980, 600, 20], 9);
         assert_eq!(missed([&start, &middle, &end]), [""; 0]);
-        let slower = moment([90, 610, 0], 9);
+        let slower = moment([900, 700, 0], 9);
         let all = TIMES.map(|(name, _)| format!("median {name}, second half beside the first"));
         assert_eq!(missed([&start, &middle, &slower]), all);
-        let left_over = moment([170, 510, 20], 10);
+        let left_over = moment([980, 600, 20], 10);
         assert_eq!(missed([&start, &middle, &left_over]), ["sessions at the gateway at the end"]);
         let more_files = Moment { files: 21.0, ..end.clone() };
         assert_eq!(missed([&start, &middle, &more_files]), ["growth of open files in the second half"]);

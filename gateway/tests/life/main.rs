@@ -22,7 +22,7 @@ use jumpgate_protocol::wire::MessageType;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use host::{Host, SILENCE, ip, on_a_host, wait_for_main};
+use host::{Gateway, Host, SILENCE, ip, on_a_host, wait_for_main};
 
 #[test]
 fn a_gateway_that_is_told_to_stop_leaves_nothing_behind() {
@@ -100,13 +100,18 @@ fn a_command_that_is_no_gateway_ends_by_sighup_unless_it_was_started_by_nohup() 
 /// A line of log or more for each: several times what a pipe holds.
 const RELOADS: usize = 2_000;
 
+/// Has it write more than the pipe behind its standard error holds, which nobody reads before the end.
+fn fill_the_log(gateway: &Gateway) {
+    for _ in 0..RELOADS {
+        assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));
+    }
+}
+
 #[test]
 fn o04_inv23_a_log_that_nobody_reads_holds_nothing_up() {
     on_a_host(|host| {
         let gateway = host.start();
-        for _ in 0..RELOADS {
-            assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));
-        }
+        fill_the_log(&gateway);
         assert!(matches!(host.hello(&host.client_key), Some(handshake::Answer::Established(_))));
         gateway.signal(Signal::SIGTERM);
         let (status, errors) = gateway.end();
@@ -119,9 +124,7 @@ fn o04_inv23_a_log_that_nobody_reads_holds_nothing_up() {
 fn o04_a_gateway_that_fails_ends_although_nobody_reads_why() {
     on_a_host(|host| {
         let gateway = host.start();
-        for _ in 0..RELOADS {
-            assert!(matches!(gateway.ask(&Question::Reload), Answer::Reloaded { .. }));
-        }
+        fill_the_log(&gateway);
         ip("link del out0");
         let (status, errors) = gateway.end();
         assert_eq!(status.code(), Some(2));

@@ -320,6 +320,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_delay_of_others_is_their_slowest_hundredth_less_what_is_usual() {
+        let times = |count: u64, ms: u64, slow: u64| {
+            let mut times = Times::new().unwrap();
+            (0..count).for_each(|number| times.record(Span::from_millis(if number % 50 == 0 { slow } else { ms })));
+            times
+        };
+        let usual = times(1_000, 4, 4);
+        let delayed = |meanwhile: &Times| others_delayed(&usual, meanwhile);
+        assert!(delayed(&times(1_000, 4, 13)).is_met());
+        assert!(!delayed(&times(1_000, 4, 15)).is_met());
+        // Too few to say so are no success.
+        assert!(!delayed(&times(999, 4, 4)).is_met());
+    }
+
+    #[test]
     fn events_keep_their_rate_even_where_a_mean_is_no_whole_number_of_microseconds() {
         let start = Time::from_millis(1_000);
         let mut agenda = Agenda::new(1, Spread::Fixed, 300_000, start);
