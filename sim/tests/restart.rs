@@ -73,6 +73,22 @@ fn k09_a_planned_restart_keeps_sessions_epochs_and_nonces_and_nobody_notices() {
 }
 
 #[test]
+fn k09_ky9_restarts_that_follow_each_other_at_any_distance_show_no_loss() {
+    let mut world = world();
+    let before = kept(&world);
+    for packets in (5..60).step_by(5) {
+        for _ in 0..2 {
+            world.hand_over(&policy(), MS(400));
+            assert_eq!(traffic(&mut world, packets), (CLIENTS * packets, CLIENTS * packets));
+        }
+        // Long enough for both ends to judge what they measured.
+        traffic(&mut world, 200);
+        assert_eq!(kept(&world), before, "{packets} packets between two restarts");
+    }
+    assert_clean(&mut world);
+}
+
+#[test]
 fn ow8_sm13_silence_does_not_count_while_the_gateway_was_away() {
     let mut world = world();
     let before = kept(&world);
