@@ -26,6 +26,17 @@ enum Active {
     Unknown,
 }
 
+/// Whether somebody asked to move the session and got no answer yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// Nobody did.
+    None,
+    /// Somebody did.
+    Open,
+    /// Records are missing.
+    Unknown,
+}
+
 /// One session as its records left it.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -36,6 +47,8 @@ pub(super) struct Session {
     epoch: u64,
     active: Active,
     limits: Option<Limits>,
+    /// Which of its policies the last record was written under.
+    policy: Option<u64>,
     /// Since its birth no record is missing.
     whole: bool,
     attached_ms: Option<u64>,
@@ -50,7 +63,7 @@ pub(super) struct Session {
     commits: VecDeque<u64>,
     last_commit_ms: Option<u64>,
     switches: u64,
-    attempt_open: bool,
+    attempt: Attempt,
     group: Group,
     owner: String,
     /// The worker of the owner, if it is known.
@@ -58,6 +71,10 @@ pub(super) struct Session {
     fencing_epoch: u64,
     /// A bound of time was passed and said so.
     overdue: bool,
+    /// A sample or a refusal stands at that later version: a gap is to be declared before the session's next record.
+    pub(super) ahead: Option<u64>,
+    /// Losses that no session accounts for, as many as there were at its last record.
+    pub(super) excused: u64,
 }
 
 /// What is to become of the session after a record.
@@ -79,8 +96,7 @@ pub(super) struct Slack {
 impl Session {
     /// A session whose first record this is. `whole` if it is its SessionCreated.
     pub(super) fn adopt(seen: &Seen<'_>, fields: SessionFields, whole: bool) -> Self {
-        let is_change = seen.row.name == "SessionStateChange";
-        let before = seen.object.text("previous_state").and_then(state).filter(|_| is_change);
+        let before = before(seen, fields);
         let limits = match seen.object.get("bounds") {
             Some(Value::Object(bounds)) => Limits::read(bounds),
             _ => None,
@@ -88,11 +104,12 @@ impl Session {
         let mut session = Self {
             id: fields.id,
             role: seen.role,
-            state: before.unwrap_or(fields.state),
-            version: if is_change { fields.version.saturating_sub(1) } else { fields.version },
-            epoch: fields.epoch,
+            state: before.state,
+            version: before.version,
+            epoch: before.epoch,
             active: if whole { Active::Known(None) } else { Active::Unknown },
             limits,
+            policy: None,
             whole,
             attached_ms: None,
             lifetime: None,
@@ -103,40 +120,46 @@ impl Session {
             commits: VecDeque::new(),
             last_commit_ms: None,
             switches: 0,
-            attempt_open: false,
+            attempt: if whole { Attempt::None } else { Attempt::Unknown },
             group: Group::default(),
             owner: seen.object.text("owner").unwrap_or(seen.node_id).to_owned(),
             worker: seen.worker.filter(|_| whole),
             fencing_epoch: 0,
             overdue: false,
+            ahead: None,
+            excused: 0,
         };
         session.lifetime = session.timer(seen.ts_ms, |limits| limits.handshake_timeout_ms);
         session
     }
 
-    /// Records of it are missing from here on to `fields`: what they said is not known, and nobody is to blame.
+    /// Records of it may be missing before this one: what they said is not known, and nobody is to blame.
+    pub(super) fn skip_before(&mut self, seen: &Seen<'_>, fields: SessionFields) {
+        self.skip_to(before(seen, fields));
+    }
+
+    /// Records of it are missing from here on to `fields`.
     pub(super) fn skip_to(&mut self, fields: SessionFields) {
+        if self.state == State::Birth || fields.state == State::Terminated {
+            // When it was attached is not known; what has ended has no time to keep.
+            self.lifetime = None;
+        }
         self.state = fields.state;
         self.version = fields.version;
         self.epoch = fields.epoch;
         self.active = Active::Unknown;
         self.whole = false;
         self.group = Group::default();
-        self.attempt_open = false;
+        self.attempt = Attempt::Unknown;
+        self.ahead = None;
         (self.stay, self.transportless, self.calm, self.cooldown) = (None, None, None, None);
         // It may have gone to another meanwhile.
         self.worker = None;
     }
 
-    /// Whether the record goes on where the session stands.
-    pub(super) fn is_continued_by(&self, seen: &Seen<'_>, fields: SessionFields) -> bool {
-        match seen.row.name {
-            "SessionStateChange" => {
-                self.version.checked_add(1) == Some(fields.version)
-                    && seen.object.text("previous_state").and_then(state) == Some(self.state)
-            }
-            _ => fields.version == self.version && fields.state == self.state,
-        }
+    /// Whether the transition of its version is among the missing records: what stands beside it may have survived alone.
+    const fn is_cut(&self) -> bool {
+        !self.whole && self.group.transition.is_none()
     }
 
     /// The version that it is at.
@@ -152,18 +175,30 @@ impl Session {
         slack: Slack,
         complaints: &mut Vec<Complaint>,
     ) -> Fate {
+        let policy = seen.object.number("policy_sequence");
+        if policy != self.policy && !self.whole && seen.row.name != "PolicyEvent" {
+            // Its bounds may be among the missing records.
+            self.limits = None;
+        }
+        self.policy = policy;
         self.owned(seen, complaints);
+        if seen.row.class == Class::Audit {
+            self.caught_up(complaints);
+        }
         if seen.row.name == "SessionStateChange" {
             self.transition(seen, fields, slack, complaints);
             return Fate::Lives;
         }
         self.standing(seen, fields, complaints);
-        self.in_time(seen.ts_ms, slack, complaints);
+        if self.ahead.is_none() {
+            self.in_time(seen.ts_ms, slack, complaints);
+        }
         self.companion(seen, complaints)
     }
 
     /// The trace is over, or goes on without it: what its last version still owed.
     pub(super) fn close(&mut self, complaints: &mut Vec<Complaint>) {
+        self.caught_up(complaints);
         self.group.close(complaints);
         if self.group.terminal {
             complaints.push(Complaint::new(Code::End, "SessionTerminated after the entry to TERMINATED", "none"));
@@ -194,6 +229,14 @@ impl Session {
         timers.into_iter().flatten().for_each(|timer| timer.stretch(now_ms));
         // The next run has other workers, and counts the moves between them anew.
         (self.worker, self.fencing_epoch) = (None, 0);
+    }
+
+    /// No gap explains why something stood at a later version (V-VERSION).
+    fn caught_up(&mut self, complaints: &mut Vec<Complaint>) {
+        if let Some(ahead) = self.ahead.take() {
+            let expected = "a gap before something stands at a version that no transition made".to_owned();
+            complaints.push(Complaint::new(Code::Version, expected, format!("none before version {ahead}")));
+        }
     }
 
     fn transition(&mut self, seen: &Seen<'_>, fields: SessionFields, slack: Slack, complaints: &mut Vec<Complaint>) {
@@ -239,7 +282,7 @@ impl Session {
         self.group = Group::open(row.id, from, to, before);
         // The transition itself closes what was tried in RECOVERING; a commit needs it once more.
         if self.group.closing_due && row.id != TransitionId::T11 {
-            self.attempt_open = false;
+            self.attempt = Attempt::None;
         }
         self.state = to;
         self.version = fields.version;
@@ -333,9 +376,9 @@ impl Session {
         let mut wrong = |code, expected: String, found: String| {
             complaints.push(Complaint::new(code, expected, found));
         };
-        // Samples and refusals may come late; they never come early.
-        let is_late = seen.row.class != jumpgate_protocol::audit::Class::Audit && fields.version < self.version;
-        if is_late {
+        // Samples and refusals may come late; they come early only where all records before them are lost.
+        if seen.row.class != Class::Audit && fields.version != self.version {
+            self.ahead = Some(fields.version).filter(|version| *version > self.version).or(self.ahead);
             return;
         }
         if fields.version != self.version {
@@ -355,7 +398,9 @@ impl Session {
         match seen.row.name {
             "SessionCreated" => wrong(Code::Birth, "one SessionCreated", "a second one".to_owned()),
             "TransportAttached" => {
-                if self.group.transition != Some(TransitionId::T01) || self.group.attached {
+                if self.is_cut() && !self.group.attached {
+                    self.active = Active::Known(number("new_transport"));
+                } else if self.group.transition != Some(TransitionId::T01) || self.group.attached {
                     wrong(Code::Bind, "a first binding with T01 only", "another one".to_owned());
                 } else if Active::Known(number("new_transport")) != self.active {
                     wrong(Code::Bind, "the transport of T01", format!("{:?}", number("new_transport")));
@@ -363,23 +408,25 @@ impl Session {
                 self.group.attached = true;
             }
             "TransportDead" => self.group.dead = true,
-            "ReattachAttempt" => self.attempt_open = true,
+            "ReattachAttempt" => self.attempt = Attempt::Open,
             "ReattachResult" => self.result(seen, complaints),
             "TransportSwitch" => self.switch(seen, complaints),
             "TransportSwitchFailed" => {
                 let closes = self.group.closing_due && !self.group.closes_otherwise();
-                let refused = self.attempt_open && self.state != State::Recovering;
+                let refused = self.attempt != Attempt::None && self.state != State::Recovering;
                 if closes {
                     self.group.closing_due = false;
                 } else if refused {
-                    self.attempt_open = false;
+                    self.attempt = Attempt::None;
                 } else {
                     wrong(Code::Attempt, "one closing of each attempt", "another TransportSwitchFailed".to_owned());
                 }
             }
             "TransportSwitchDenied" => {
                 self.group.denied = true;
-                self.attempt_open &= self.state == State::Recovering;
+                if self.state != State::Recovering {
+                    self.attempt = Attempt::None;
+                }
                 if self.group.transition == Some(TransitionId::T13) {
                     self.group.closing_due = false;
                 }
@@ -419,7 +466,7 @@ impl Session {
             }
         } else if self.group.transition == Some(TransitionId::T11) && self.group.switches == 0 {
             self.group.succeeded = true;
-        } else if !nothing_to_do {
+        } else if !nothing_to_do && !self.is_cut() {
             complaints.push(Complaint::new(Code::Attempt, "a TransportSwitch with SUCCESS", "no commit"));
         }
     }
@@ -442,10 +489,10 @@ impl Session {
         if self.active != Active::Known(new) && self.active != Active::Unknown {
             wrong(Code::Bind, "new_transport as in the transition".to_owned(), show(new));
         }
-        if !self.attempt_open && self.whole {
+        if self.attempt == Attempt::None && self.whole {
             wrong(Code::Attempt, "a ReattachAttempt before the switch".to_owned(), "none".to_owned());
         }
-        self.attempt_open = false;
+        self.attempt = Attempt::None;
         let exempt = previous.is_none()
             || seen.object.text("cause") == Some("HARD_DEAD")
             || seen.object.get("same_path") == Some(&Value::Bool(true));
@@ -469,7 +516,7 @@ impl Session {
         if self.state != State::Terminated {
             wrong(Code::End, "TERMINATED before SessionTerminated".to_owned(), self.state.to_string());
         }
-        if self.attempt_open {
+        if self.attempt == Attempt::Open {
             wrong(Code::Attempt, "every attempt closed".to_owned(), "one is open at the end".to_owned());
         }
         if seen.object.get("keys_erased") != Some(&Value::Bool(true)) {
@@ -521,5 +568,20 @@ impl Session {
 
     fn timer(&self, since_ms: u64, bound: impl Fn(&Limits) -> u64) -> Option<Timer> {
         self.limits.as_ref().map(|limits| Timer { since_ms, bound_ms: bound(limits) })
+    }
+}
+
+/// Where a session stood before a record, as far as the record says.
+fn before(seen: &Seen<'_>, after: SessionFields) -> SessionFields {
+    if seen.row.name != "SessionStateChange" {
+        return after;
+    }
+    let text = |key| seen.object.text(key).unwrap_or_default();
+    let commits = [TransitionId::T01, TransitionId::T11].iter().any(|id| id.name() == text("transition"));
+    SessionFields {
+        state: state(text("previous_state")).unwrap_or(after.state),
+        version: after.version.saturating_sub(1),
+        epoch: after.epoch.saturating_sub(u64::from(commits)),
+        ..after
     }
 }

@@ -1,8 +1,10 @@
 //! All live sessions of a trace, births and ends (V-BIRTH, V-END), and what gaps excuse (OB-06).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
+use jumpgate_protocol::audit::Class;
 use jumpgate_protocol::ident::SessionIdentity;
+use jumpgate_protocol::machine::State;
 
 use super::Code;
 use super::schema::{Complaint, Seen, SessionFields};
@@ -17,13 +19,23 @@ const ENDED_MAX: usize = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     live: HashMap<(Role, SessionIdentity), Session>,
-    ended: HashSet<(Role, SessionIdentity)>,
+    /// With those of which a gap told the end: records of that end may have survived.
+    ended: HashMap<(Role, SessionIdentity), Ending>,
     ended_order: VecDeque<(Role, SessionIdentity)>,
-    /// Lost records of each worker that no session's own gap accounts for: sessions may miss some of them.
-    unaccounted: HashMap<Option<u64>, u64>,
+    /// Lost records that no session's own gap accounts for: any session may miss some of them.
+    unaccounted: u64,
     /// A gateway wrote its sessions down for the next run, and that has not said yet what became of them.
     handed_over: bool,
     counts: Counts,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// With its SessionTerminated, or with its process.
+    Told,
+    /// Within a gap.
+    InGap,
 }
 
 /// What a trace held.
@@ -66,9 +78,15 @@ impl Sessions {
             return self.session_gap(seen, fields, complaints);
         }
         let key = (seen.role, fields.id);
-        let excused = self.unaccounted.get(&seen.worker).is_some_and(|lost| *lost > 0);
+        let unaccounted = self.unaccounted;
         let Some(session) = self.live.get_mut(&key) else {
-            if self.ended.contains(&key) {
+            if let Some(ending) = self.ended.get_mut(&key) {
+                if *ending == Ending::InGap && fields.state == State::Terminated && !is_change(seen) {
+                    if seen.row.name == "SessionTerminated" {
+                        *ending = Ending::Told;
+                    }
+                    return;
+                }
                 let (code, expected) = match seen.row.name {
                     "SessionCreated" => (Code::Birth, "a name that was never used"),
                     _ => (Code::End, "no record after SessionTerminated"),
@@ -76,16 +94,17 @@ impl Sessions {
                 complaints.push(Complaint::new(code, expected, seen.row.name));
                 return;
             }
-            return self.first(seen, fields, begins_late || excused, slack, complaints);
+            return self.first(seen, fields, begins_late || unaccounted > 0, slack, complaints);
         };
-        if excused && !session.is_continued_by(seen, fields) && fields.version >= session.version() {
-            let adopted = Session::adopt(seen, fields, false);
-            session.skip_to(SessionFields { state: adopted.state, version: adopted.version(), ..fields });
+        if unaccounted > session.excused && fields.version >= session.version() {
+            // Its first record since: what it lost was before.
+            session.skip_before(seen, fields);
+            session.excused = unaccounted;
         }
         if session.record(seen, fields, slack, complaints) == Fate::Ends {
             self.live.remove(&key);
             self.counts.ended += 1;
-            self.remember(key);
+            self.remember(key, Ending::Told);
         }
     }
 
@@ -94,8 +113,7 @@ impl Sessions {
         let count = seen.object.number("count").unwrap_or(0);
         self.counts.gaps += 1;
         self.counts.gap_records = self.counts.gap_records.saturating_add(count);
-        let lost = self.unaccounted.entry(seen.worker).or_default();
-        *lost = lost.saturating_add(count);
+        self.unaccounted = self.unaccounted.saturating_add(count);
     }
 
     /// A step of a planned restart (OW-8).
@@ -116,8 +134,8 @@ impl Sessions {
         self.handed_over = false;
         self.counts.lost += self.live.len() as u64;
         let keys: Vec<_> = self.live.drain().map(|(key, _)| key).collect();
-        keys.into_iter().for_each(|key| self.remember(key));
-        self.unaccounted.clear();
+        keys.into_iter().for_each(|key| self.remember(key, Ending::Told));
+        self.unaccounted = 0;
     }
 
     /// The trace ends in good order: what its sessions still owe, and which are overdue.
@@ -154,21 +172,23 @@ impl Sessions {
         self.counts.sessions += 1;
         let born = seen.row.name == "SessionCreated";
         let mut session = Session::adopt(seen, fields, born);
+        session.excused = self.unaccounted;
         if born {
-            let fresh =
-                SessionFields { state: jumpgate_protocol::machine::State::Birth, version: 0, epoch: 0, ..fields };
+            let fresh = SessionFields { state: State::Birth, version: 0, epoch: 0, ..fields };
             if fields != fresh {
                 let found = format!("{} version {} epoch {}", fields.state, fields.version, fields.epoch);
                 complaints.push(Complaint::new(Code::Birth, "BIRTH, version 0, epoch 0", found));
             }
         } else {
             self.counts.begun_before += 1;
-            if !excused {
+            if !excused && seen.row.class != Class::Audit {
+                session.ahead = Some(fields.version);
+            } else if !excused {
                 complaints.push(Complaint::new(Code::Birth, "SessionCreated first", seen.row.name));
             }
             if session.record(seen, fields, slack, complaints) == Fate::Ends {
                 self.counts.ended += 1;
-                return self.remember((seen.role, fields.id));
+                return self.remember((seen.role, fields.id), Ending::Told);
             }
         }
         self.live.insert((seen.role, fields.id), session);
@@ -177,19 +197,18 @@ impl Sessions {
     fn session_gap(&mut self, seen: &Seen<'_>, fields: SessionFields, complaints: &mut Vec<Complaint>) {
         let count = seen.object.number("count").unwrap_or(0);
         self.counts.gaps += 1;
-        let unaccounted = self.unaccounted.entry(seen.worker).or_default();
         // A ring's gap counts the same records; alone, a session's gap speaks for itself.
-        if *unaccounted == 0 {
+        if self.unaccounted == 0 {
             self.counts.gap_records = self.counts.gap_records.saturating_add(count);
         }
-        *unaccounted = unaccounted.saturating_sub(count);
+        self.unaccounted = self.unaccounted.saturating_sub(count);
         let key = (seen.role, fields.id);
         let (from, to) = (seen.object.number("from_version"), seen.object.number("to_version"));
         if to != Some(fields.version) || from > to {
             let found = format!("{} to {}", from.unwrap_or(0), to.unwrap_or(0));
             complaints.push(Complaint::new(Code::Version, format!("a gap up to version {}", fields.version), found));
         }
-        if self.ended.contains(&key) {
+        if self.ended.contains_key(&key) {
             complaints.push(Complaint::new(Code::End, "no record after SessionTerminated", "AuditGap"));
             return;
         }
@@ -206,21 +225,25 @@ impl Sessions {
             complaints.push(Complaint::new(Code::Version, format!("a gap from version {next} at the latest"), found));
         }
         session.skip_to(fields);
-        if fields.state == jumpgate_protocol::machine::State::Terminated {
+        if fields.state == State::Terminated {
             self.live.remove(&key);
             self.counts.ended += 1;
-            self.remember(key);
+            self.remember(key, Ending::InGap);
         }
     }
 
-    fn remember(&mut self, key: (Role, SessionIdentity)) {
+    fn remember(&mut self, key: (Role, SessionIdentity), ending: Ending) {
         if self.ended_order.len() == ENDED_MAX
             && let Some(oldest) = self.ended_order.pop_front()
         {
             self.ended.remove(&oldest);
         }
-        if self.ended.insert(key) {
+        if self.ended.insert(key, ending).is_none() {
             self.ended_order.push_back(key);
         }
     }
+}
+
+fn is_change(seen: &Seen<'_>) -> bool {
+    seen.row.name == "SessionStateChange"
 }
