@@ -23,7 +23,7 @@ use crate::worker::{Sessions, WorkerCounters};
 /// worker that is overloaded. About 5 MB once they were all in use.
 const COMMANDS: usize = 8192;
 /// Reports that wait for the slow path: a jump makes four or five. When it is full, the worker's sessions keep their
-/// events until there is room. About 5 MB once they were all in use.
+/// events until there is room. About 2.5 MB once they were all in use.
 const REPORTS: usize = 8192;
 
 /// Next hops that a worker knows; ids are below it. Hundreds of kernel neighbours are many for one gateway.
@@ -118,10 +118,10 @@ pub enum Command<B> {
 
 /// What a worker tells the slow path. `E` are its sessions' events, `V` their views.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "a queue of a thousand is small; boxed, each reply would be allocated")]
 pub enum Report<E, V> {
-    /// To be sent by the kernel's socket.
-    Reply(Reply),
+    /// To be sent by the kernel's socket, as the worker does not know the way. So it is rare, and events, which are not,
+    /// need half of its room.
+    Reply(Box<Reply>),
     /// Something happened to a session.
     Event(E),
     /// The answer to [`Command::Views`].

@@ -351,7 +351,7 @@ fn ports(page: &mut Page, sources: &Sources<'_>) {
         family
             .put(&[&"receive", worker], frames.filled.saturating_sub(frames.received))
             .put(&[&"transmit", worker], frames.in_flight())
-            .put(&[&"worker", worker], frames.held)
+            .put(&[&"worker", worker], frames.held + frames.spare)
             .put(&[&"missing", worker], frames.missing().unsigned_abs());
     }
     let mut family = page.family(&f::XSK_ERRORS);

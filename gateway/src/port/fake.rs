@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::homes::{Exchange, OwnFill};
+use super::homes::{Exchange, OwnFill, SPARE};
 use super::lines::{Line, Receiver, Sender};
 use super::{Homes, Kick, Role, WorkerPorts};
 use crate::doorbell::Doorbell;
@@ -47,7 +47,7 @@ pub struct FakeKernel {
 /// Two ports with as many queues as workers, `region` frames to a queue, `ring` entries to every other ring.
 pub fn plane(workers: usize, region: u32, ring: u32) -> (Vec<WorkerPorts<FakeSocket>>, FakeKernel) {
     let frames = region * 2 * workers as u32;
-    let (memory, all) = Umem::new(frames, 2048).expect("anonymous memory");
+    let (memory, all) = Umem::new(frames + (workers * SPARE) as u32, 2048).expect("anonymous memory");
     let mut frames_left = all.into_iter();
     let bells: Vec<_> = iter::repeat_with(|| Arc::new(Doorbell::new().expect("eventfd"))).take(workers).collect();
     let exchange = Arc::new(Exchange::new(bells.iter().cloned(), frames));
@@ -67,7 +67,14 @@ pub fn plane(workers: usize, region: u32, ring: u32) -> (Vec<WorkerPorts<FakeSoc
         .map(|(worker, bell)| {
             let (outside, outside_fill) = line(&mut outside_user, worker, Role::Outside, region);
             let (inside, inside_fill) = line(&mut inside_user, worker, Role::Inside, region);
-            let homes = Homes::new(worker, region, &owners, vec![outside_fill, inside_fill], exchange.clone());
+            let homes = Homes::new(
+                worker,
+                region,
+                &owners,
+                vec![outside_fill, inside_fill],
+                frames_left.by_ref().take(SPARE),
+                exchange.clone(),
+            );
             WorkerPorts { worker: worker as u16, outside, inside, homes, bell, memory: memory.clone() }
         })
         .collect();
@@ -109,7 +116,7 @@ impl FakeKernel {
         self.outside.iter_mut().chain(&mut self.inside).map(FakeQueue::unused).collect()
     }
 
-    /// All frames there are.
+    /// All frames that packets are received into.
     pub fn frames(&self) -> u32 {
         self.frames
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::Role;
+use super::{BATCH, Role};
 use crate::doorbell::Doorbell;
 use crate::sync::inbox::Inbox;
 use crate::sys::{FillRing, Frame};
@@ -20,6 +20,9 @@ const PARCEL: usize = 32;
 const WAKE_AT: usize = 4;
 /// Fewest frames of a region: a quarter of them may wait for a sleeping owner.
 pub(super) const REGION_MIN: u32 = (4 * WAKE_AT * PARCEL) as u32;
+
+/// Frames of each worker for packets that no frame brought: more control messages than a round has to send.
+pub(super) const SPARE: usize = BATCH;
 
 /// Frames on the way from one worker to another.
 type Parcel = ArrayVec<Frame, PARCEL>;
@@ -56,17 +59,19 @@ pub struct FrameLedger {
     pub filled: u64,
     /// Out: handed over to another worker.
     pub handed_over: u64,
-    /// In, when the ports were opened: the worker's own regions.
+    /// In, when the ports were opened: the worker's own regions, and its spare frames.
     pub endowed: u64,
     /// Kept for a moment: not yet handed over to another worker, or waiting for a place in a fill ring.
     pub held: u64,
+    /// Kept for packets that no frame brings.
+    pub spare: u64,
 }
 
 impl FrameLedger {
     /// Frames that came in and neither went out nor are held. Zero at the end of every round.
     pub fn missing(&self) -> i64 {
         let taken = self.endowed + self.received + self.completed + self.collected;
-        let given = self.transmitted + self.filled + self.handed_over + self.held;
+        let given = self.transmitted + self.filled + self.handed_over + self.held + self.spare;
         taken as i64 - given as i64
     }
 
@@ -91,11 +96,12 @@ impl FrameLedger {
             handed_over: sum.handed_over + one.handed_over,
             endowed: sum.endowed + one.endowed,
             held: sum.held + one.held,
+            spare: sum.spare + one.spare,
         })
     }
 
-    /// Over all workers: frames that lie with the kernel, ready to be received into. Equal to the whole memory when
-    /// nothing is under way.
+    /// Over all workers: frames that lie with the kernel, ready to be received into. Equal to all regions when nothing is
+    /// under way.
     pub fn ready(&self) -> u64 {
         self.filled - self.received
     }
@@ -178,6 +184,8 @@ pub struct Homes {
     /// Frames collected for other workers, by worker number. Their capacity is that worker's share of the memory, so
     /// they never grow.
     collected: Vec<Vec<Frame>>,
+    /// Frames that belong to no region and are received into by nobody. This worker sends them, so they come back to it.
+    spare: ArrayVec<Frame, SPARE>,
     exchange: Arc<Exchange>,
     me: usize,
     ledger: FrameLedger,
@@ -185,11 +193,20 @@ pub struct Homes {
 
 impl Homes {
     /// Homes of worker `me`. `owners` names the worker that owns each region; `own` are the fill rings of this worker's
-    /// regions in the order of the regions, already filled.
-    pub(super) fn new(me: usize, region: u32, owners: &[usize], own: Vec<OwnFill>, exchange: Arc<Exchange>) -> Self {
+    /// regions in the order of the regions, already filled. `spare` are frames behind all regions.
+    pub(super) fn new(
+        me: usize,
+        region: u32,
+        owners: &[usize],
+        own: Vec<OwnFill>,
+        spare: impl IntoIterator<Item = Frame>,
+        exchange: Arc<Exchange>,
+    ) -> Self {
         assert!(region.is_power_of_two());
-        let endowed = u64::from(region) * own.len() as u64;
-        let ledger = FrameLedger { endowed, filled: endowed, ..FrameLedger::default() };
+        let spare: ArrayVec<_, SPARE> = spare.into_iter().collect();
+        let filled = u64::from(region) * own.len() as u64;
+        let spares = spare.len() as u64;
+        let ledger = FrameLedger { endowed: filled + spares, filled, spare: spares, ..FrameLedger::default() };
         let collected = (0..exchange.inboxes.len())
             .map(|worker| {
                 let regions = owners.iter().filter(|&&owner| owner == worker && worker != me).count();
@@ -201,14 +218,18 @@ impl Homes {
             .iter()
             .map(|&owner| if owner == me { Owner::Me(next.next().expect("a ring each")) } else { Owner::Worker(owner) })
             .collect();
-        Self { region_shift: region.trailing_zeros(), owners, own, collected, exchange, me, ledger }
+        Self { region_shift: region.trailing_zeros(), owners, own, collected, spare, exchange, me, ledger }
     }
 
     /// Sends a frame on its way home.
     pub fn give(&mut self, frame: Frame) {
-        match self.owners[(frame.index() >> self.region_shift) as usize] {
-            Owner::Me(ring) => self.own[ring].give(frame, &mut self.ledger),
-            Owner::Worker(worker) => {
+        match self.owners.get((frame.index() >> self.region_shift) as usize) {
+            Some(&Owner::Me(ring)) => self.own[ring].give(frame, &mut self.ledger),
+            None => {
+                self.spare.push(frame);
+                self.ledger.spare += 1;
+            }
+            Some(&Owner::Worker(worker)) => {
                 self.collected[worker].push(frame);
                 self.ledger.held += 1;
                 if self.collected[worker].len() >= PARCEL {
@@ -216,6 +237,13 @@ impl Homes {
                 }
             }
         }
+    }
+
+    /// An empty frame for a packet that no frame brought, if one is left.
+    pub(super) fn spare(&mut self) -> Option<Frame> {
+        let frame = self.spare.pop()?;
+        self.ledger.spare -= 1;
+        Some(frame)
     }
 
     /// Puts frames that other workers handed over into their fill rings, and shows all fill rings to the kernel.

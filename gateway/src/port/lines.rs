@@ -157,6 +157,11 @@ impl<S: Kick> WorkerPorts<S> {
         }
     }
 
+    /// An empty frame for a packet that no frame brought. They are few; what finds none leaves by the kernel's socket.
+    pub fn spare(&mut self) -> Option<Frame> {
+        self.homes.spare()
+    }
+
     /// Gives up a packet; its frame goes home.
     pub fn discard(&mut self, frame: Frame) {
         self.homes.give(frame);

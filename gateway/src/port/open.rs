@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
-use super::homes::{Exchange, OwnFill};
+use super::homes::{Exchange, OwnFill, SPARE};
 use super::lines::{Line, Receiver, Sender};
 use super::{Homes, MAX_QUEUES, PlaneConfig, PortConfig, PortError, PortInfo, Ports, Role, WorkerPorts, ZeroCopy};
 use crate::doorbell::Doorbell;
@@ -64,7 +64,7 @@ fn plane_in(config: &PlaneConfig, mode: CopyMode) -> Result<Ports, PortError> {
     let workers = usize::from(config.workers);
     let region = config.rings.region(config.workers);
     let queues = config.outside.queues + config.inside.queues;
-    let frames = region * queues;
+    let frames = region * queues + u32::from(config.workers) * SPARE as u32;
     let (memory, all) = Umem::new(frames, config.frame_size.bytes()).map_err(|source| PortError::Memory {
         megabytes: (u64::from(frames) * u64::from(config.frame_size.bytes())) >> 20,
         source,
@@ -78,6 +78,7 @@ fn plane_in(config: &PlaneConfig, mode: CopyMode) -> Result<Ports, PortError> {
         .map(|bell| bell.map(Arc::new))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| outside.error(config, "making an eventfd", error))?;
+    let mut spare = opener.frames;
     let exchange = Arc::new(Exchange::new(bells.iter().cloned(), frames));
     let owners: Vec<usize> = Role::ALL
         .iter()
@@ -92,7 +93,7 @@ fn plane_in(config: &PlaneConfig, mode: CopyMode) -> Result<Ports, PortError> {
             let own = outside.take_fills(worker).chain(inside.take_fills(worker)).collect();
             WorkerPorts {
                 worker: worker as u16,
-                homes: Homes::new(worker, region, &owners, own, exchange.clone()),
+                homes: Homes::new(worker, region, &owners, own, spare.drain(..SPARE), exchange.clone()),
                 outside: outside.take_line(worker),
                 inside: inside.take_line(worker),
                 bell,

@@ -112,7 +112,7 @@ fn rows_of(counters: &WorkerCounters) -> Vec<CounterRow> {
         row("inside_sent_bytes", counters.inside.sent_bytes),
         row("no_next_hop", counters.path.no_next_hop),
         row("too_big_answers", counters.path.too_big_answers),
-        row("answered_in_place", counters.path.answered),
+        row("control_answered", counters.path.answered),
         row("outside_ring_full", counters.outside_kernel.ring_full),
         row("outside_kernel_dropped", counters.outside_kernel.dropped),
         row("inside_ring_full", counters.inside_kernel.ring_full),

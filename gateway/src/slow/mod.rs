@@ -347,7 +347,8 @@ impl SlowPath {
         for worker in 0..self.owners.count() {
             while let Some(report) = self.owners.receive(worker) {
                 match report {
-                    Report::Reply(Reply { tuple, packet, .. }) => {
+                    Report::Reply(reply) => {
+                        let Reply { tuple, packet, .. } = *reply;
                         self.replies.push((tuple, packet));
                         if self.replies.len() == REPLIES {
                             self.send_replies();

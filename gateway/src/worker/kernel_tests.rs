@@ -311,7 +311,7 @@ fn assert_no_frame_is_missing(counters: &[WorkerCounters]) {
     }
     let all = FrameLedger::sum(counters.iter().map(|one| &one.frames));
     assert_eq!(all.in_flight(), 0);
-    assert_eq!(all.ready() + all.on_their_way(), all.endowed);
+    assert_eq!(all.ready() + all.on_their_way() + all.spare, all.endowed);
 }
 
 fn forwards_both_ways(outside: Outside, mode: ModeChoice) {

@@ -62,7 +62,7 @@ pub struct DataPath<S> {
     sources: Sources,
     too_big_answers: Bucket,
     counters: PathCounters,
-    /// Replies that could not leave in the frame at hand; the slow path sends them. At most one for each frame of a batch.
+    /// Replies whose next hop is not known here; the slow path sends them. At most one for each frame of a batch.
     strays: VecDeque<Reply>,
     unresolved: Option<Unresolved>,
 }
@@ -76,7 +76,7 @@ pub struct PathCounters {
     pub no_next_hop: u64,
     /// Senders that were told that their packet is too big.
     pub too_big_answers: u64,
-    /// Control packets answered in the frame that brought them.
+    /// Control packets sent, in the frame that brought the request or in a spare one.
     pub answered: u64,
     /// Control messages that the sessions refused; among the sessions' own counters as well.
     pub refusals: ControlRefusals,
@@ -149,6 +149,12 @@ impl<S: Sessions> DataPath<S> {
         }
         mss::clamp(memory.bytes_mut(frame), self.inner_mtu);
         self.encapsulate(now, memory, frame, index)
+    }
+
+    /// Writes the sessions' next reply into an empty frame; nothing if there is none, or if too many wait for the slow path.
+    pub fn say(&mut self, memory: &Umem, frame: &mut Frame) -> Option<Verdict> {
+        let reply = if self.strays.len() < BATCH { self.sessions.poll_reply() } else { None };
+        reply.map(|reply| self.write(reply, memory, frame))
     }
 
     /// The next reply that is for the slow path to send.
@@ -258,7 +264,12 @@ impl<S: Sessions> DataPath<S> {
 
     /// Sends the sessions' next reply in the frame that brought the request.
     fn answer(&mut self, memory: &Umem, frame: &mut Frame) -> Verdict {
-        let Some(reply) = self.sessions.poll_reply() else { return Verdict::Discard };
+        let reply = self.sessions.poll_reply();
+        reply.map_or(Verdict::Discard, |reply| self.write(reply, memory, frame))
+    }
+
+    /// Writes a reply into a frame whose packet is of no further use, or leaves it to the slow path.
+    fn write(&mut self, reply: Reply, memory: &Umem, frame: &mut Frame) -> Verdict {
         let Some(hop) = self.hops.hop(reply.route) else {
             if self.strays.len() == BATCH {
                 return self.dropped(Reason::QueueFull);

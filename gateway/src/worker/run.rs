@@ -18,7 +18,7 @@ use super::{DataPath, Sessions, Traffic, Verdict, WorkerCounters};
 use crate::clock;
 use crate::handover::{Command, Report, ReportOf, WorkerEnd};
 use crate::port::{FrameBatch, Kick, MAX_QUEUES, Role, WorkerPorts};
-use crate::sys::{Socket, Umem};
+use crate::sys::{Frame, Socket, Umem};
 
 /// Rounds without work before a worker sleeps: some ten microseconds, in which the next packet of a running transfer
 /// arrives. Longer would take the CPU from others on a small machine.
@@ -127,6 +127,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             self.path.sessions_mut().timeout(now);
             busy = true;
         }
+        busy |= self.reply();
         for role in Role::ALL {
             for queue in 0..self.ports.queues(role) {
                 busy |= self.forward(now, role, queue);
@@ -173,15 +174,11 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             };
             match verdict {
                 Verdict::Send(to) => {
-                    let sent_bytes = frame.len() as u64;
-                    if self.ports.send(to, frame) {
-                        let traffic = match to {
-                            Role::Outside => &mut self.outside,
-                            Role::Inside => &mut self.inside,
-                        };
-                        traffic.sent += 1;
-                        traffic.sent_bytes += sent_bytes;
-                    } else {
+                    let traffic = match to {
+                        Role::Outside => &mut self.outside,
+                        Role::Inside => &mut self.inside,
+                    };
+                    if !depart(&mut self.ports, traffic, to, frame) {
                         self.path.count_congestion();
                     }
                 }
@@ -198,6 +195,28 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
         traffic.received += count;
         traffic.received_bytes += bytes;
         true
+    }
+
+    /// Sends what its sessions have to say, in frames of its own; false if they have nothing to say. What finds no frame, or
+    /// no next hop, is left to the slow path.
+    fn reply(&mut self) -> bool {
+        let mut said = false;
+        while let Some(mut frame) = self.ports.spare() {
+            match self.path.say(&self.memory, &mut frame) {
+                Some(Verdict::Send(to)) => {
+                    if !depart(&mut self.ports, &mut self.outside, to, frame) {
+                        self.path.count_congestion();
+                    }
+                }
+                Some(Verdict::Discard) => self.ports.discard(frame),
+                None => {
+                    self.ports.discard(frame);
+                    break;
+                }
+            }
+            said = true;
+        }
+        said
     }
 
     /// Takes over the slot that came in the last round, if one did.
@@ -289,7 +308,7 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             let report = if let Some(event) = self.path.sessions_mut().poll_event() {
                 Report::Event(event)
             } else if let Some(reply) = self.path.poll_reply() {
-                Report::Reply(reply)
+                Report::Reply(Box::new(reply))
             } else if let Some(missing) = self.path.poll_unresolved() {
                 Report::Unresolved { peer: missing.peer, route: missing.route }
             } else if let Some(of_slot) = self.slots_told.pop_front() {
@@ -367,4 +386,13 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
             meter: self.path.sessions().meter(),
         }
     }
+}
+
+/// Queues a packet for sending, and counts it; false if the port is congested.
+fn depart<K: Kick>(ports: &mut WorkerPorts<K>, traffic: &mut Traffic, to: Role, frame: Frame) -> bool {
+    let bytes = frame.len() as u64;
+    let queued = ports.send(to, frame);
+    traffic.sent += u64::from(queued);
+    traffic.sent_bytes += if queued { bytes } else { 0 };
+    queued
 }

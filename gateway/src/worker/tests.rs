@@ -342,14 +342,52 @@ fn after_a_storm_no_heartbeat_of_a_batch_stays_unanswered_for_want_of_a_way_back
     assert_eq!(bench.workers[0].counters().path.drops.value(Reason::QueueFull), 0);
 }
 
+fn control(route: u32, bytes: u8) -> Command<()> {
+    let arrival = Arrival { tuple: v4_tuple(), route, queue: 0 };
+    Command::Control { arrival, packet: [bytes; 100][..].try_into().expect("fits") }
+}
+
 #[test]
-fn a_control_packet_of_the_slow_path_is_answered_through_it() {
+fn a_control_packet_of_the_slow_path_is_answered_in_a_spare_frame_if_the_way_back_is_known() {
     let mut bench = Bench::new(1, v4_tuple());
-    let arrival = Arrival { tuple: v4_tuple(), route: CLIENT_HOP, queue: 0 };
-    let packet = [0x19; 100][..].try_into().expect("fits");
-    bench.slow[0].send(Command::Control { arrival, packet }).expect("room");
+    // More than there are spare frames: they come back.
+    for number in 0..200 {
+        bench.slow[0].send(control(CLIENT_HOP, number)).expect("room");
+        assert!(bench.round(0));
+        let sent = bench.kernel.transmit(Role::Outside, 0, 10);
+        let [sent] = &sent[..] else { panic!("one answer: {sent:?}") };
+        assert_eq!(sent[..6], OUTSIDE_HOP.destination_mac);
+        let answer = parse_outer(sent).expect("a UDP packet");
+        assert_eq!((answer.local(), answer.peer()), (v4_tuple().peer, v4_tuple().local), "to its peer");
+        assert_eq!(sent[answer.payload..][..answer.payload_len], [number; 100]);
+    }
+    assert!(bench.slow[0].receive().is_none(), "nothing is left to the slow path");
+    assert_eq!(bench.workers[0].counters().path.answered, 200);
+    assert_eq!(bench.workers[0].counters().outside.sent, 200);
+    bench.rest();
+    assert_eq!(bench.ledger().missing(), 0);
+}
+
+#[test]
+fn a_control_packet_whose_way_back_is_unknown_is_answered_by_the_slow_path() {
+    let mut bench = Bench::new(1, v4_tuple());
+    bench.slow[0].send(control(Arrival::NO_ROUTE, 0x19)).expect("room");
     assert!(bench.round(0));
     assert!(matches!(bench.slow[0].receive(), Some(Report::Reply(reply)) if reply.packet[..] == [0x19; 100]));
+}
+
+#[test]
+fn what_finds_no_spare_frame_is_answered_by_the_slow_path() {
+    let mut bench = Bench::new(1, v4_tuple());
+    // The kernel sends nothing, so no frame comes back.
+    for number in 0..100 {
+        bench.slow[0].send(control(CLIENT_HOP, number)).expect("room");
+        bench.round(0);
+    }
+    let left =
+        std::iter::from_fn(|| bench.slow[0].receive()).filter(|report| matches!(report, Report::Reply(_))).count();
+    assert_eq!((bench.kernel.transmit(Role::Outside, 0, 200).len(), left), (64, 36));
+    assert_eq!(bench.workers[0].counters().drops().value(Reason::QueueFull), 0);
 }
 
 #[test]
