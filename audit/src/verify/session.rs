@@ -73,8 +73,8 @@ pub(super) struct Session {
     overdue: bool,
     /// A sample or a refusal stands at that later version: a gap is to be declared before the session's next record.
     pub(super) ahead: Option<u64>,
-    /// Losses that no session accounts for, as many as there were at its last record.
-    pub(super) excused: u64,
+    /// Gaps of rings before its last record.
+    pub(super) gaps_before: u64,
 }
 
 /// What is to become of the session after a record.
@@ -127,7 +127,7 @@ impl Session {
             fencing_epoch: 0,
             overdue: false,
             ahead: None,
-            excused: 0,
+            gaps_before: 0,
         };
         session.lifetime = session.timer(seen.ts_ms, |limits| limits.handshake_timeout_ms);
         session
@@ -175,16 +175,16 @@ impl Session {
         slack: Slack,
         complaints: &mut Vec<Complaint>,
     ) -> Fate {
-        let policy = seen.object.number("policy_sequence");
-        if policy != self.policy && !self.whole && seen.row.name != "PolicyEvent" {
-            // Its bounds may be among the missing records.
-            self.limits = None;
-        }
-        self.policy = policy;
-        self.owned(seen, complaints);
         if seen.row.class == Class::Audit {
             self.caught_up(complaints);
+            let policy = seen.object.number("policy_sequence");
+            if policy != self.policy && !self.whole && seen.row.name != "PolicyEvent" {
+                // Its bounds may be among the missing records.
+                self.limits = None;
+            }
+            self.policy = policy;
         }
+        self.owned(seen, complaints);
         if seen.row.name == "SessionStateChange" {
             self.transition(seen, fields, slack, complaints);
             return Fate::Lives;

@@ -24,6 +24,8 @@ pub(super) struct Sessions {
     ended_order: VecDeque<(Role, SessionIdentity)>,
     /// Lost records that no session's own gap accounts for: any session may miss some of them.
     unaccounted: u64,
+    /// Gaps of rings.
+    ring_gaps: u64,
     /// A gateway wrote its sessions down for the next run, and that has not said yet what became of them.
     handed_over: bool,
     counts: Counts,
@@ -78,7 +80,7 @@ impl Sessions {
             return self.session_gap(seen, fields, complaints);
         }
         let key = (seen.role, fields.id);
-        let unaccounted = self.unaccounted;
+        let excused = self.unaccounted > 0;
         let Some(session) = self.live.get_mut(&key) else {
             if let Some(ending) = self.ended.get_mut(&key) {
                 if *ending == Ending::InGap && fields.state == State::Terminated && !is_change(seen) {
@@ -94,12 +96,12 @@ impl Sessions {
                 complaints.push(Complaint::new(code, expected, seen.row.name));
                 return;
             }
-            return self.first(seen, fields, begins_late || unaccounted > 0, slack, complaints);
+            return self.first(seen, fields, begins_late || excused, slack, complaints);
         };
-        if unaccounted > session.excused && fields.version >= session.version() {
+        if excused && session.gaps_before < self.ring_gaps && fields.version >= session.version() {
             // Its first record since: what it lost was before.
             session.skip_before(seen, fields);
-            session.excused = unaccounted;
+            session.gaps_before = self.ring_gaps;
         }
         if session.record(seen, fields, slack, complaints) == Fate::Ends {
             self.live.remove(&key);
@@ -114,6 +116,7 @@ impl Sessions {
         self.counts.gaps += 1;
         self.counts.gap_records = self.counts.gap_records.saturating_add(count);
         self.unaccounted = self.unaccounted.saturating_add(count);
+        self.ring_gaps += 1;
     }
 
     /// A step of a planned restart (OW-8).
@@ -172,7 +175,7 @@ impl Sessions {
         self.counts.sessions += 1;
         let born = seen.row.name == "SessionCreated";
         let mut session = Session::adopt(seen, fields, born);
-        session.excused = self.unaccounted;
+        session.gaps_before = self.ring_gaps;
         if born {
             let fresh = SessionFields { state: State::Birth, version: 0, epoch: 0, ..fields };
             if fields != fresh {
