@@ -54,7 +54,7 @@ const LATER: &[(&str, &str)] = &[
     (
         "S01",
         load!(
-            "churn --clients 1000 --seconds 60",
+            "churn --clients 1000 --seconds 300",
             "sessions lost outside of policy, medians of look-up, transition and eviction in the second half beside \
              the first, and its growth of memory, open files, steering maps"
         ),
