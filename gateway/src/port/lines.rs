@@ -157,9 +157,10 @@ impl<S: Kick> WorkerPorts<S> {
         }
     }
 
-    /// An empty frame for a packet that no frame brought. They are few; what finds none leaves by the kernel's socket.
-    pub fn spare(&mut self) -> Option<Frame> {
-        self.homes.spare()
+    /// An empty frame for a packet that no frame brought, and that is to leave by that port: if one of the few is left, and
+    /// the port is not congested.
+    pub fn spare(&mut self, role: Role) -> Option<Frame> {
+        if self.line_mut(role).sender.ring.has_room() { self.homes.spare() } else { None }
     }
 
     /// Gives up a packet; its frame goes home.

@@ -74,6 +74,11 @@ impl TransmitRing {
         if self.entries.push(entry) { Ok(()) } else { Err(frame) }
     }
 
+    /// Whether another packet finds a place.
+    pub fn has_room(&mut self) -> bool {
+        self.entries.has_room()
+    }
+
     /// Shows all queued packets to the kernel; once per batch.
     pub fn publish(&mut self) {
         self.entries.publish();

@@ -177,16 +177,21 @@ impl<T: Entry> Producer<T> {
 
     /// Writes an entry, which the consumer does not see before [`publish`](Self::publish); false if the ring is full.
     pub(super) fn push(&mut self, entry: T) -> bool {
-        if self.head.wrapping_sub(self.seen_tail) == self.ring.size {
-            self.seen_tail = self.ring.consumer().load(Ordering::Acquire);
-            if self.head.wrapping_sub(self.seen_tail) == self.ring.size {
-                return false;
-            }
+        if !self.has_room() {
+            return false;
         }
         // SAFETY: the entry is within the ring; being between the consumer's counter and ours, it is ours to write.
         unsafe { self.ring.entry(self.head).write(entry) };
         self.head = self.head.wrapping_add(1);
         true
+    }
+
+    /// Whether another entry finds a place. Nobody else takes it.
+    pub(super) fn has_room(&mut self) -> bool {
+        if self.head.wrapping_sub(self.seen_tail) == self.ring.size {
+            self.seen_tail = self.ring.consumer().load(Ordering::Acquire);
+        }
+        self.head.wrapping_sub(self.seen_tail) != self.ring.size
     }
 
     /// Shows all written entries to the consumer.

@@ -197,11 +197,11 @@ impl<S: Sessions, K: Kick> Worker<S, K> {
         true
     }
 
-    /// Sends what its sessions have to say, in frames of its own; false if they have nothing to say. What finds no frame, or
-    /// no next hop, is left to the slow path.
+    /// Sends what its sessions have to say, in frames of its own; false if they have nothing to say. What finds no frame, no
+    /// room or no next hop is left to the slow path.
     fn reply(&mut self) -> bool {
         let mut said = false;
-        while let Some(mut frame) = self.ports.spare() {
+        while let Some(mut frame) = self.ports.spare(Role::Outside) {
             match self.path.say(&self.memory, &mut frame) {
                 Some(Verdict::Send(to)) => {
                     if !depart(&mut self.ports, &mut self.outside, to, frame) {

@@ -391,6 +391,19 @@ fn what_finds_no_spare_frame_is_answered_by_the_slow_path() {
 }
 
 #[test]
+fn an_answer_waits_in_no_congested_port_but_leaves_by_the_slow_path() {
+    let mut bench = Bench::new(1, v4_tuple());
+    for _ in 0..64 {
+        assert!(bench.kernel.deliver(Role::Inside, 0, 0, &to_client_v4(10)));
+        bench.round(0);
+    }
+    bench.slow[0].send(control(CLIENT_HOP, 0x19)).expect("room");
+    bench.round(0);
+    assert!(matches!(bench.slow[0].receive(), Some(Report::Reply(reply)) if reply.packet[..] == [0x19; 100]));
+    assert_eq!(bench.workers[0].counters().drops().value(Reason::QueueFull), 0);
+}
+
+#[test]
 fn a_worker_answers_the_slow_path() {
     let mut bench = Bench::new(1, v4_tuple());
     bench.slow[0].send(Command::Views).expect("room");
