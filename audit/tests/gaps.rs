@@ -91,9 +91,8 @@ fn o05_samples_that_outlive_the_records_around_them_condemn_nothing() {
     assert_no_gap_condemns(&sampled(&full_life().records), 8, 11);
 }
 
-/// More sessions lose records than a gap names.
-#[test]
-fn o05_sessions_whose_losses_are_not_told_one_by_one_are_excused_as_well() {
+/// Five sessions that move twice and end; three records of each birth come first.
+fn five_lives() -> Vec<Record> {
     let mut trace = Trace::gateway();
     let mut lives: Vec<Life> = (1..=5).map(|name| trace.attach(name)).collect();
     for turn in 0..2 {
@@ -106,19 +105,76 @@ fn o05_sessions_whose_losses_are_not_told_one_by_one_are_excused_as_well() {
     }
     trace.wait(10_000);
     lives.iter_mut().for_each(|life| trace.finish(life, TransitionId::T19, Reason::OperatorTerminated));
-    assert_no_gap_condemns(&trace.records, 4, 3);
-    assert_no_gap_condemns(&sampled(&trace.records), 4, 29);
+    trace.records
+}
+
+/// More sessions lose records than a gap names.
+#[test]
+fn o05_sessions_whose_losses_are_not_told_one_by_one_are_excused_as_well() {
+    let records = five_lives();
+    assert_no_gap_condemns(&records, 4, 3);
+    assert_no_gap_condemns(&sampled(&records), 4, 29);
+}
+
+fn is_change(record: &Record) -> bool {
+    matches!(record.event, Event::SessionStateChange { .. })
+}
+
+fn without(records: &[Record], taken: usize) -> Vec<Record> {
+    records.iter().enumerate().filter(|(number, _)| *number != taken).map(|(_, record)| *record).collect()
+}
+
+#[test]
+fn o05_each_session_is_excused_but_once_for_losses_that_are_not_told_one_by_one() {
+    let records = five_lives();
+    // The second half of the lives: each session has shown where it stands since the gap.
+    for taken in (records.len() / 2..records.len()).filter(|number| is_change(&records[*number])) {
+        let (report, violations, lost) = judge(&without(&records, taken), 4, 2..14);
+        assert!(lost > 4, "more than the gap names");
+        assert_eq!(report.verdict, Verdict::Invalid, "without {:?}", records[taken].event);
+        assert!(violations.iter().any(|violation| violation.code == Code::Version), "{violations:?}");
+    }
+}
+
+/// The bounds of a policy that came within the gap are not known; those of the one before hold as long as it does.
+#[test]
+fn o05_times_are_judged_after_a_gap_unless_the_policy_may_have_changed_in_it() {
+    let mut trace = Trace::gateway();
+    let mut life = trace.attach(1);
+    (0..20).for_each(|_| trace.denied(&life, Reason::CooldownActive));
+    let after_gap = trace.records.len();
+    trace.unstable(&mut life);
+    trace.wait(100_000);
+    trace.go(&mut life, TransitionId::T09, Reason::VolatilePersisted, Some(1));
+    let mut records = trace.records;
+    let (report, violations, lost) = judge(&records, 4, 3..after_gap - 1);
+    assert_eq!((report.verdict, lost > 0), (Verdict::Invalid, true));
+    assert!(violations.iter().all(|violation| violation.code == Code::Time), "{violations:?}");
+    records[after_gap..].iter_mut().for_each(|record| record.policy_sequence += 1);
+    let (report, violations, _) = judge(&records, 4, 3..after_gap - 1);
+    assert_eq!((report.verdict, violations), (Verdict::Incomplete, vec![]));
+}
+
+#[test]
+fn o05_an_end_of_which_a_gap_told_is_completed_but_once() {
+    let mut records = full_life().records;
+    let entry = records.iter().rposition(is_change).expect("the entry to TERMINATED");
+    assert_eq!(entry, records.len() - 2, "SessionTerminated follows alone");
+    let (report, violations, lost) = judge(&records, 8, entry - 10..entry);
+    assert_eq!((report.verdict, violations, lost > 0), (Verdict::Incomplete, vec![], true));
+    records.push(records[entry + 1]);
+    let (report, violations, _) = judge(&records, 8, entry - 10..entry);
+    assert_eq!(report.verdict, Verdict::Invalid);
+    assert!(violations.iter().all(|violation| violation.code == Code::End), "{violations:?}");
 }
 
 #[test]
 fn o05_a_gap_excuses_nothing_that_comes_after_it() {
     let records = full_life().records;
-    let is_change = |record: &Record| matches!(record.event, Event::SessionStateChange { .. });
     let mut found = 0;
     // Asleep early: the gap is declared with the record behind it. Of what follows, one transition is taken away.
     for taken in (25..records.len()).filter(|number| is_change(&records[*number])) {
-        let kept: Vec<Record> = records.iter().enumerate().filter(|(n, _)| *n != taken).map(|(_, one)| *one).collect();
-        let (report, violations, lost) = judge(&kept, 8, 3..20);
+        let (report, violations, lost) = judge(&without(&records, taken), 8, 3..20);
         assert!(lost > 0 && report.gaps.1 == lost);
         assert_eq!(report.verdict, Verdict::Invalid, "without {:?}", records[taken].event);
         assert!(violations.iter().any(|violation| violation.code == Code::Version), "{violations:?}");

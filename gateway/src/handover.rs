@@ -33,7 +33,7 @@ pub const INSIDE_HOP: u32 = 0;
 
 /// What the slow path wants of a worker. `B` is how its sessions are born.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "a queue of a thousand is small; boxed, each packet would be allocated")]
+#[allow(clippy::large_enum_variant, reason = "the queue has its size anyway; boxed, each packet would be allocated")]
 pub enum Command<B> {
     /// A client was admitted: its session is this worker's from now on.
     Birth(Box<B>),
@@ -119,8 +119,8 @@ pub enum Command<B> {
 /// What a worker tells the slow path. `E` are its sessions' events, `V` their views.
 #[derive(Debug)]
 pub enum Report<E, V> {
-    /// To be sent by the kernel's socket, as the worker does not know the way. So it is rare, and events, which are not,
-    /// need half of its room.
+    /// To be sent by the kernel's socket, as the worker does not know the way, or is congested. So it is rare, and events,
+    /// which are not, need half of its room.
     Reply(Box<Reply>),
     /// Something happened to a session.
     Event(E),

@@ -31,6 +31,13 @@ pub(super) struct Seen<'a> {
     pub(super) object: &'a Object<'a>,
 }
 
+impl Seen<'_> {
+    /// Whether it is a transition; all other records of a session stand beside one.
+    pub(super) fn is_change(&self) -> bool {
+        self.row.name == "SessionStateChange"
+    }
+}
+
 /// Where a record says that its session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SessionFields {

@@ -185,7 +185,7 @@ impl Session {
             self.policy = policy;
         }
         self.owned(seen, complaints);
-        if seen.row.name == "SessionStateChange" {
+        if seen.is_change() {
             self.transition(seen, fields, slack, complaints);
             return Fate::Lives;
         }
@@ -573,7 +573,7 @@ impl Session {
 
 /// Where a session stood before a record, as far as the record says.
 fn before(seen: &Seen<'_>, after: SessionFields) -> SessionFields {
-    if seen.row.name != "SessionStateChange" {
+    if !seen.is_change() {
         return after;
     }
     let text = |key| seen.object.text(key).unwrap_or_default();

@@ -83,7 +83,7 @@ impl Sessions {
         let excused = self.unaccounted > 0;
         let Some(session) = self.live.get_mut(&key) else {
             if let Some(ending) = self.ended.get_mut(&key) {
-                if *ending == Ending::InGap && fields.state == State::Terminated && !is_change(seen) {
+                if *ending == Ending::InGap && fields.state == State::Terminated && !seen.is_change() {
                     if seen.row.name == "SessionTerminated" {
                         *ending = Ending::Told;
                     }
@@ -245,8 +245,4 @@ impl Sessions {
             self.ended_order.push_back(key);
         }
     }
-}
-
-fn is_change(seen: &Seen<'_>) -> bool {
-    seen.row.name == "SessionStateChange"
 }

@@ -7,7 +7,8 @@
 //! All sockets share one memory, so that a packet received on one port is sent on the other without a copy. Its frames
 //! are divided into regions, one for each (port, queue): the queue's fill ring is filled from its own region only, and
 //! has room for all of it. So a fill ring is never too small, and a flood on one queue takes no frame from another. A
-//! frame that was sent or dropped goes home to its region, through the worker that owns the fill ring ([`Homes`]).
+//! frame that was sent or dropped goes home to its region, through the worker that owns the fill ring ([`Homes`]). A few
+//! frames behind all regions are the workers' own, for answers that no received frame carries.
 //!
 //! Everything has one owner, so nothing is locked:
 //!

@@ -45,7 +45,10 @@ fn v6_tuple() -> Tuple {
 impl Bench {
     /// Workers that know every next hop.
     fn new(workers: usize, tuple: Tuple) -> Self {
-        let bench = Self::without_hops(workers, tuple);
+        Self::with_hops(Self::without_hops(workers, tuple))
+    }
+
+    fn with_hops(bench: Self) -> Self {
         for end in &bench.slow {
             for (id, hop) in [(INSIDE_HOP, HOST_HOP), (CLIENT_HOP, OUTSIDE_HOP)] {
                 end.send(Command::NextHop { id, hop: Some(hop) }).expect("room");
@@ -55,7 +58,12 @@ impl Bench {
     }
 
     fn without_hops(workers: usize, tuple: Tuple) -> Self {
-        let (shares, kernel) = plane(workers, 256, 64);
+        Self::with_rings(workers, tuple, 64)
+    }
+
+    /// The rings have so many entries, but for the fill rings.
+    fn with_rings(workers: usize, tuple: Tuple, entries: u32) -> Self {
+        let (shares, kernel) = plane(workers, 256, entries);
         let bell = Arc::new(Doorbell::new().expect("eventfd"));
         let pool = AddressPool::new(
             Some(Ipv4Addr::new(10, 66, 0, 0)),
@@ -378,7 +386,8 @@ fn a_control_packet_whose_way_back_is_unknown_is_answered_by_the_slow_path() {
 
 #[test]
 fn what_finds_no_spare_frame_is_answered_by_the_slow_path() {
-    let mut bench = Bench::new(1, v4_tuple());
+    // The transmit ring has room for all.
+    let mut bench = Bench::with_hops(Bench::with_rings(1, v4_tuple(), 128));
     // The kernel sends nothing, so no frame comes back.
     for number in 0..100 {
         bench.slow[0].send(control(CLIENT_HOP, number)).expect("room");
@@ -401,6 +410,25 @@ fn an_answer_waits_in_no_congested_port_but_leaves_by_the_slow_path() {
     bench.round(0);
     assert!(matches!(bench.slow[0].receive(), Some(Report::Reply(reply)) if reply.packet[..] == [0x19; 100]));
     assert_eq!(bench.workers[0].counters().drops().value(Reason::QueueFull), 0);
+}
+
+#[test]
+fn no_answer_is_lost_when_more_than_a_batch_of_them_wait_for_the_slow_path() {
+    let (mut shares, _kernel) = plane(1, 256, 64);
+    let memory = shares[0].memory().clone();
+    let mut frame = shares[0].spare(Role::Outside).expect("nothing is said yet");
+    let pool = AddressPool::new(Some(Ipv4Addr::new(10, 66, 0, 0)), None, 16);
+    let mut path = DataPath::new(Bare::new(v4_tuple(), Arrival::NO_ROUTE), pool, INNER_MTU, Time::ZERO);
+    let arrival = Arrival { tuple: v4_tuple(), route: Arrival::NO_ROUTE, queue: 0 };
+    for number in 0..=64 {
+        path.sessions_mut().control_in(Time::ZERO, &arrival, &mut [number; 100]).expect("fits");
+        let said = path.say(&memory, &mut frame);
+        assert_eq!(said, (number < 64).then_some(Verdict::Discard), "the last one stays where it is");
+    }
+    let left: Vec<u8> = std::iter::from_fn(|| path.poll_reply()).map(|reply| reply.packet[0]).collect();
+    assert_eq!(left, (0..=64).collect::<Vec<u8>>());
+    assert_eq!(path.counters().drops.value(Reason::QueueFull), 0);
+    shares[0].discard(frame);
 }
 
 #[test]
